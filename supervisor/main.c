@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/* handoff: parse, init, run, unwind; the only place that decides an exit status. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <bsd/unistd.h>
+
+#include "check.h"
+#include "driver.h"
+#include "fd.h"
+#include "listener.h"
+#include "log.h"
+#include "notify.h"
+#include "options.h"
+#include "pidfile.h"
+
+/* Our own start-up error (docs/handoff.1). */
+#define EXIT_STARTUP 125
+
+static int fail(const struct error *error)
+{
+	log_error("%s", error->text);
+	return EXIT_STARTUP;
+}
+
+static int print(const char *text)
+{
+	/* A full disk or a closed pipe must not look like success to a script. */
+	if (fputs(text, stdout) == EOF || fflush(stdout) == EOF) {
+		log_error("cannot write to standard output: %s", strerror(errno));
+		return EXIT_STARTUP;
+	}
+	return 0;
+}
+
+/* What must exist before anything is started, in the order in which it is undone. */
+static int run_supervised(const struct options *options, const struct listener_inherited *inherited)
+{
+	struct error error = {.text = ""};
+	struct pidfile pidfile = {.fd = -1};
+	struct listener_set listeners = {.items = NULL};
+	struct notify notify = {.fd = -1, .newline_fd = -1};
+	int r = 0;
+	if (options->pid_file)
+		r = pidfile_create(&pidfile, options->pid_file, &error);
+	if (r >= 0)
+		r = listener_set_open(&listeners, options->listens, options->listen_count, inherited, &error);
+	if (r >= 0 && notify_init(&notify, options->notify_fd, &error) == -EBADF)
+		r = -EBADF;
+	else if (r >= 0 && error.text[0] != '\0')
+		log_warning("%s", error.text);
+	if (r >= 0) {
+		const struct driver_setup setup = {
+			.options = options, .listeners = &listeners, .notify = &notify, .environment = environ};
+		r = driver_run(&setup, &error);
+	}
+	notify_finish(&notify);
+	listener_set_close(&listeners);
+	if (options->pid_file)
+		pidfile_finish(&pidfile);
+	return r < 0 ? fail(&error) : r;
+}
+
+static int run(struct options *options)
+{
+	struct error error = {.text = ""};
+	struct listener_inherited inherited = {.count = 0};
+	if (driver_block_signals(options, &error) < 0 || listener_inherit(&inherited, &error) < 0)
+		return fail(&error);
+	int status = run_supervised(options, &inherited);
+	listener_inherited_finish(&inherited);
+	return status;
+}
+
+static int check(const struct options *options)
+{
+	struct error error = {.text = ""};
+	struct listener_inherited inherited = {.count = 0};
+	int r = listener_inherit(&inherited, &error);
+	if (r >= 0)
+		r = check_options(options, &inherited, &error);
+	listener_inherited_finish(&inherited);
+	return r < 0 ? fail(&error) : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	struct error error = {.text = ""};
+	int status = EXIT_STARTUP;
+
+	/* First of all: a hand-off that is asked while we parse waits, instead of killing us. */
+	sigset_t all, before;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	if (fd_guard_stdio() < 0)
+		return EXIT_STARTUP;
+	setproctitle_init(argc, argv, environ);
+	if (options_parse(argc, argv, &options, &error) < 0)
+		return fail(&error);
+	log_init(options.log_format, options.log_level, options_name(&options));
+	if (options.command_kind != COMMAND_RUN)
+		sigprocmask(SIG_SETMASK, &before, NULL);
+	switch (options.command_kind) {
+	case COMMAND_RUN:
+		status = run(&options);
+		break;
+	case COMMAND_CHECK:
+		status = check(&options);
+		break;
+	case COMMAND_HELP:
+		status = print(options_help());
+		break;
+	case COMMAND_VERSION:
+		status = print("handoff " HANDOFF_VERSION "\n");
+		break;
+	}
+	options_finish(&options);
+	return status;
+}
