@@ -290,16 +290,16 @@ static bool read_ids(pid_t pid, uid_t *ret_uid, gid_t *ret_gid)
 	       sscanf(gid_line, "\nGid: %*u %u", ret_gid) == 1;
 }
 
-/* Says why a process could not be read, unless it is on its way out. Which of the checks in ptrace(2) failed is not
- * told; those that can be seen from here come first. */
-static void explain(struct accepting *accepting, const struct task *task)
+/* Says why a process could not be read, unless the task is on its way out: then false. Which of the checks in ptrace(2)
+ * failed is not told; those that can be seen from here come first. */
+static bool explain(struct accepting *accepting, const struct task *task)
 {
 	struct process_stat stat;
 	uid_t uid;
 	gid_t gid;
 	char scope;
 	if (process_stat(task->tid, &stat) < 0 || stat.state == 'Z' || stat.state == 'X')
-		return;
+		return false;
 	if (!read_ids(task->pid, &uid, &gid))
 		set_unreadable(accepting, task->pid, strerror(EACCES));
 	else if (uid != geteuid())
@@ -310,6 +310,7 @@ static void explain(struct accepting *accepting, const struct task *task)
 		set_unreadable(accepting, task->pid, "kernel.yama.ptrace_scope");
 	else
 		set_unreadable(accepting, task->pid, "not dumpable");
+	return true;
 }
 
 /* A /proc without the file that everything hangs on: an old or reduced kernel, a sandbox, or no /proc at all. */
@@ -337,10 +338,8 @@ static int task_is_readable(struct accepting *accepting, const struct task *task
 	uint64_t word;
 	task_path(path, task, "auxv");
 	ssize_t length = read_start(path, (char *)&word, sizeof(word));
-	if (length == -EACCES || length == -EPERM) {
-		explain(accepting, task);
-		return 0;
-	}
+	if (length == -EACCES || length == -EPERM)
+		return explain(accepting, task) ? 0 : -1;
 	if (length != (ssize_t)sizeof(word))
 		return -1;
 	if (sizeof(long) == 8 && word > UINT32_MAX) {

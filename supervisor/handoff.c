@@ -135,10 +135,12 @@ static void terminate(struct handoff_step *step, struct handoff_generation *gene
 	/* A failed start keeps its own, shorter, deadline. */
 	if (generation->state == GENERATION_FAILING)
 		return;
-	timer_stop(step, HANDOFF_TIMER_READY, generation->number);
-	timer_stop(step, HANDOFF_TIMER_SETTLE, generation->number);
-	timer_stop(step, HANDOFF_TIMER_HEALTHY, generation->number);
-	timer_stop(step, HANDOFF_TIMER_DRAIN, generation->number);
+	/* One timer each, not all: HANDOFF_ACTIONS has room for three actions a generation. */
+	static const enum handoff_timer running[GENERATION_STATES] = {[GENERATION_STARTING] = HANDOFF_TIMER_READY,
+								      [GENERATION_SETTLING] = HANDOFF_TIMER_SETTLE,
+								      [GENERATION_ACTIVE] = HANDOFF_TIMER_HEALTHY,
+								      [GENERATION_DRAINING] = HANDOFF_TIMER_DRAIN};
+	timer_stop(step, running[generation->state], generation->number);
 	generation->state = GENERATION_DRAINING;
 	timer_set(step, HANDOFF_TIMER_KILL, generation->number);
 }

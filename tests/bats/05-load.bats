@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
 # The measuring tools themselves: load reports each kind of loss when it happens, and ts causes none.
+# shellcheck disable=SC2030,SC2031,SC2154 # every test is a subshell of its own; run sets status and lines
 
 load ../lib/helpers
 

@@ -23,12 +23,12 @@ helpers_dir=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 export BUILD_DIR HANDOFF_BIN TS_BIN LOAD_BIN DEMO_BIN FDMAP_BIN
 
 # Seconds that a wait may take. Sanitizers and valgrind are slow; WAIT_SECONDS=60 gives them room.
-: "${WAIT_SECONDS:=10}"
+: "${WAIT_SECONDS:=20}"
 
 # Every process of a test carries this in its environment, and so does everything that it starts: what survives its
 # parents is still found.
 common_setup() {
-	export HANDOFF_TEST_MARK="$$-$BATS_TEST_NUMBER-$RANDOM$RANDOM"
+	export TEST_OF_HANDOFF="$$-$BATS_TEST_NUMBER-$RANDOM$RANDOM"
 	# Supervisors of the machine, and of tests that run beside this one, are none of ours.
 	unset LISTEN_FDS LISTEN_PID LISTEN_FDNAMES LISTEN_PIDFDID NOTIFY_SOCKET WATCHDOG_PID WATCHDOG_USEC JOURNAL_STREAM
 	export XDG_RUNTIME_DIR="$BATS_TEST_TMPDIR/run"
@@ -36,7 +36,6 @@ common_setup() {
 	started_pids=()
 	HANDOFF_PID=''
 	HANDOFF_LOG="$BATS_TEST_TMPDIR/handoff.log"
-	HANDOFF_CONTROL="$BATS_TEST_TMPDIR/control"
 	LOAD_PID=''
 	LOAD_JSON="$BATS_TEST_TMPDIR/load.json"
 	LOAD_MARKS="$BATS_TEST_TMPDIR/load.marks"
@@ -60,25 +59,48 @@ start_background() {
 }
 
 # start_handoff OPTIONS... -- COMMAND...: the supervisor in the background; sets HANDOFF_PID, logs to $HANDOFF_LOG.
-# Its control socket is $HANDOFF_CONTROL unless the options name another.
 start_handoff() {
-	local -a control=(--control "$HANDOFF_CONTROL")
-	local option
-	for option in "$@"; do
-		[[ $option != -- ]] || break
-		[[ $option != --control* ]] || control=()
-	done
 	: >"$HANDOFF_LOG"
-	start_background "$HANDOFF_LOG" "$HANDOFF_BIN" run "${control[@]}" "$@"
+	start_background "$HANDOFF_LOG" "$HANDOFF_BIN" run "$@"
 	# shellcheck disable=SC2034
 	HANDOFF_PID=$STARTED_PID
 }
 
-# Runs a client command of the supervisor that start_handoff started: handoff_ctl status --json.
-handoff_ctl() {
-	local command=$1
-	shift
-	"$HANDOFF_BIN" "$command" --control "$HANDOFF_CONTROL" "$@" 3>&-
+# start_serving OPTIONS... -- COMMAND...: start_handoff on a TCP port that the kernel chooses, until generation 1 is active.
+# Its address: TARGET for load, URL for http.
+start_serving() {
+	local address
+	start_handoff -l 127.0.0.1:0 "$@"
+	wait_log '\[gen 1\] active' || return
+	address=$(sed -n 's/.*holding \(127\.0\.0\.1:[0-9]*\) .*/\1/p' "$HANDOFF_LOG")
+	# shellcheck disable=SC2034
+	TARGET="tcp:$address"
+	# shellcheck disable=SC2034
+	URL="http://$address"
+}
+
+# write_script FILE: an executable shell script, its body on stdin; for commands whose later starts differ.
+write_script() {
+	{
+		echo '#!/bin/sh'
+		cat
+	} >"$1.new"
+	chmod 755 "$1.new"
+	mv "$1.new" "$1"
+}
+
+# hand_off N: asks for a hand-off, and waits until generation N is active.
+hand_off() {
+	kill -USR1 "$HANDOFF_PID"
+	wait_log "\[gen $1\] active"
+}
+
+# stop_gracefully [STATUS]: INT, until the supervisor has exited with STATUS (0), and nothing of it is left.
+stop_gracefully() {
+	kill -INT "$HANDOFF_PID"
+	wait_exit "$HANDOFF_PID" || return
+	assert_equal "$EXIT_STATUS" "${1:-0}"
+	assert_equal "$(survivors)" ''
 }
 
 # --- Waiting --------------------------------------------------------------------------------------------------------
@@ -192,6 +214,11 @@ children_of() {
 	cat "/proc/$1/task/"*/children 2>/dev/null | tr ' ' '\n' | sed '/^$/d'
 }
 
+# pid_of N: the process that generation N was started as.
+pid_of() {
+	sed -n "s/.*\\[gen $1\\] started .* (pid \\([0-9]*\\))\$/\\1/p" "$HANDOFF_LOG"
+}
+
 # How many ended children of PID were not reaped.
 zombies_of() {
 	local pid count=0
@@ -253,7 +280,8 @@ load_value() {
 # Living processes of this test, wherever they went: "PID command". Not the shells of the test itself.
 survivors() {
 	local environ pid
-	for environ in $(grep -lsF -- "HANDOFF_TEST_MARK=$HANDOFF_TEST_MARK" /proc/[0-9]*/environ); do
+	# shellcheck disable=SC2013 # these paths have no blanks
+	for environ in $(grep -lsF -- "TEST_OF_HANDOFF=$TEST_OF_HANDOFF" /proc/[0-9]*/environ); do
 		pid=${environ#/proc/}
 		pid=${pid%/environ}
 		[[ $pid != "$BASHPID" && $pid != "$$" ]] || continue

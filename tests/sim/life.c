@@ -288,7 +288,8 @@ static bool crash_is_repaired(struct life *life, struct world *world)
 static bool is_live(struct life *life, struct world *world)
 {
 	uint32_t newest = world->newest;
-	bool wanted = world->signal_pending;
+	/* Where there is no room it may end with that. */
+	bool wanted = world->signal_pending && world->generation_count < HANDOFF_GENERATIONS;
 	if (!come_to_rest(life, world))
 		return false;
 	if (world->exited)

@@ -126,8 +126,7 @@ static void told_timer(struct world_generation *generation, enum handoff_timer t
 	generation->due &= (uint8_t)~world_timer_bit(timer);
 }
 
-static void tell_generation(struct world *world, struct world_generation *generation,
-			    const struct handoff_event *event)
+static void tell_generation(struct world *world, struct world_generation *generation, const struct handoff_event *event)
 {
 	static const struct {
 		enum handoff_event_kind kind;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* A model of everything outside the state machine: processes, timers, the driver's queue of events, and who asked what.
  *
- * It does the machine's actions as the driver would, and keeps its own books of what it was told, so that the invariants
- * compare two independent accounts. It is flat and holds no pointer to itself: it can be copied and compared. */
+ * It does the machine's actions as the driver would, and keeps its own books of what it was told, so that the
+ * invariants compare two independent accounts. It is flat and holds no pointer to itself: it can be copied and
+ * compared. */
 #ifndef HANDOFF_SIM_WORLD_H
 #define HANDOFF_SIM_WORLD_H
 
@@ -24,9 +25,9 @@ enum world_process {
 struct world_generation {
 	uint32_t number;
 	uint32_t wish;
-	uint8_t state;     /* enum handoff_generation_state, as told by the actions */
-	uint8_t armed;     /* a bit for each enum handoff_timer; ABORT counts as KILL, as in the driver */
-	uint8_t due;       /* the same, for those that expired and whose event still waits */
+	uint8_t state; /* enum handoff_generation_state, as told by the actions */
+	uint8_t armed; /* a bit for each enum handoff_timer; ABORT counts as KILL, as in the driver */
+	uint8_t due;   /* the same, for those that expired and whose event still waits */
 	uint8_t processes[WORLD_WORKERS];
 	/* What the machine has been told, in workers. */
 	uint8_t told_never, told_ready, told_exited, told_gone;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Unix listeners: dead and live paths, two starters at once, permissions, the guard link, repair and removal. */
+#include <stdatomic.h>
 #include <sys/file.h>
-#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <time.h>
 
 #include "listener_fixture.h"
 
 #define STARTS 50
-#define REBINDS 200
+#define REBINDS 400
 
 static char folder[32], path[64], guard[64], spec[80];
 static struct listener_set helper_set;
@@ -346,24 +348,47 @@ static void test_listener_unix_what_is_no_socket_is_left_alone(void)
 	remove_folder();
 }
 
-/* One of two starters, let go at the same instant: ends with 0 when it holds the path (until told to end), 1 when it
- * was refused. */
-static pid_t start_starter(int go_fd, int result_fd, int end_fd)
+/* What the racing processes share: spinning on it starts them closer together than any wake-up. */
+struct race {
+	atomic_int waiting, results[2], finished;
+};
+
+static struct race *make_race(void)
 {
-	char byte;
+	struct race *race = mmap(NULL, sizeof(*race), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	check(race != MAP_FAILED);
+	return race;
+}
+
+static void wait_for(atomic_int *value, int wanted)
+{
+	time_t deadline = time(NULL) + DEADLINE_MS / 1000;
+
+	while (atomic_load(value) < wanted)
+		check(time(NULL) < deadline);
+}
+
+/* One of two starters, let go at the same instant; 1 in its result is "I hold the path", 2 "I was refused". The holder
+ * stays until both have a result. */
+static pid_t start_starter(struct race *race, int number)
+{
 	pid_t pid = fork_bound();
 
 	if (pid > 0)
 		return pid;
 	struct listener_set set;
-	check_int(read(go_fd, &byte, 1), 1);
+	atomic_fetch_add(&race->waiting, 1);
+	wait_for(&race->waiting, 2);
 	int r = open_these(&set, spec);
-	if (r != 0 && (r != -EADDRINUSE || !strstr(failure.text, "is in use by")))
-		_exit(2);
-	bool good = r != 0 || (reach_unix(path) == 0 && is_ours(&set.items[0], path) && set.items[0].guard_path);
-	check_int(write(result_fd, r == 0 ? "+" : "-", 1), 1);
-	check_int(read(end_fd, &byte, 1), 1);
-	good = good && (r != 0 || reach_unix(path) == 0);
+	bool good = r == 0 ? reach_unix(path) == 0 && is_ours(&set.items[0], path) && set.items[0].guard_path
+			   : r == -EADDRINUSE && strstr(failure.text, "is in use by");
+	atomic_store(&race->results[number], r == 0 ? 1 : 2);
+	atomic_fetch_add(&race->finished, 1);
+	wait_for(&race->finished, 2);
+	good = good && reach_unix(path) == 0;
+	atomic_fetch_add(&race->finished, 1);
+	wait_for(&race->finished, 4);
 	if (r == 0)
 		listener_set_close(&set);
 	_exit(!good);
@@ -372,36 +397,24 @@ static pid_t start_starter(int go_fd, int result_fd, int end_fd)
 /* Field report B3e. */
 static void test_listener_unix_of_two_starters_on_a_dead_path_one_wins(void)
 {
-	int go[2], result[2], end[2], status = 0;
-	char results[2];
+	struct race *race = make_race();
+	int status = 0;
 
 	make_folder();
-	check_int(pipe2(go, O_CLOEXEC), 0);
-	check_int(pipe2(result, O_CLOEXEC), 0);
-	check_int(pipe2(end, O_CLOEXEC), 0);
 	for (int i = 0; i < STARTS; i++) {
+		*race = (struct race){.waiting = 0};
 		make_dead_socket(path);
 		if (i % 2 == 0)
 			make_dead_socket(guard);
-		pid_t pids[2] = {start_starter(go[0], result[1], end[0]), start_starter(go[0], result[1], end[0])};
-		check_int(write(go[1], "xx", 2), 2);
-		for (int j = 0; j < 2; j++) {
-			check(is_readable(result[0], DEADLINE_MS));
-			check_int(read(result[0], &results[j], 1), 1);
-		}
-		check(results[0] != results[1]);
-		check_int(write(end[1], "xx", 2), 2);
+		pid_t pids[2] = {start_starter(race, 0), start_starter(race, 1)};
 		for (int j = 0; j < 2; j++) {
 			check_int(waitpid(pids[j], &status, 0), pids[j]);
 			check_int(status, 0);
 		}
+		check_int(race->results[0] + race->results[1], 3);
 		check(!exists(path) && !exists(guard));
 	}
-	for (int j = 0; j < 2; j++) {
-		close(go[j]);
-		close(result[j]);
-		close(end[j]);
-	}
+	munmap(race, sizeof(*race));
 	remove_folder();
 }
 
@@ -523,35 +536,48 @@ static void test_listener_close_leaves_what_is_not_ours(void)
 	remove_folder();
 }
 
+static void spin_ns(int64_t duration)
+{
+	struct timespec start, now;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	do
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	while ((int64_t)(now.tv_sec - start.tv_sec) * 1000000000 + now.tv_nsec - start.tv_nsec < duration);
+}
+
 /* Another server puts its file in place of our path just as we close: whichever comes first, its file must be there
- * afterwards. */
+ * afterwards. Its instant is moved through the time that a close takes. */
 static void test_listener_close_races_with_a_newcomer(void)
 {
+	struct race *race = make_race();
 	struct listener_set set;
-	char newcomer[80], byte;
-	int go[2], status = 0;
+	char newcomer[80];
+	int status = 0;
 
 	make_folder();
 	snprintf(newcomer, sizeof(newcomer), "%s/newcomer", folder);
-	check_int(pipe2(go, O_CLOEXEC), 0);
 	for (int i = 0; i < REBINDS; i++) {
+		*race = (struct race){.waiting = 0};
 		must_open(&set, spec);
 		make_file(newcomer);
 		ino_t inode = status_of(newcomer).st_ino;
 		pid_t pid = fork_bound();
 		if (pid == 0) {
-			bool good = read(go[0], &byte, 1) == 1 && rename(newcomer, path) == 0;
-			_exit(!good);
+			atomic_fetch_add(&race->waiting, 1);
+			wait_for(&race->waiting, 2);
+			spin_ns(i % 100 * 500);
+			_exit(rename(newcomer, path) != 0);
 		}
-		check_int(write(go[1], "x", 1), 1);
+		wait_for(&race->waiting, 1);
+		atomic_fetch_add(&race->waiting, 1);
 		listener_set_close(&set);
 		check_int(waitpid(pid, &status, 0), pid);
 		check_int(status, 0);
 		check_int(status_of(path).st_ino, inode);
 		check_int(unlink(path), 0);
 	}
-	close(go[0]);
-	close(go[1]);
+	munmap(race, sizeof(*race));
 	remove_folder();
 }
 
