@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <bsd/stdlib.h>
+#include <bsd/string.h>
 
 #include "command.h"
 #include "fd.h"
@@ -138,7 +139,7 @@ static void set_timer(struct driver *driver, struct generation *generation, cons
 {
 	if (action->timer == HANDOFF_TIMER_RESTART) {
 		int64_t delay = restart_delay(driver->options, action->exponent);
-		log_info("restarting in %lld ms", (long long)delay);
+		report_restarting(driver, delay);
 		loop_timer_set(driver->restart_timer, delay);
 		return;
 	}
@@ -182,7 +183,7 @@ static void stop_timer(struct driver *driver, struct generation *generation, enu
 
 static void do_spawn(struct driver *driver, const struct handoff_action *action)
 {
-	uint32_t failed = driver_spawn(driver, action->generation, action->count);
+	uint32_t failed = driver_spawn(driver, action);
 	struct generation *generation = driver_find(driver, action->generation);
 	if (failed > 0)
 		driver_post(driver, &(struct handoff_event){.kind = HANDOFF_SPAWN_FAILED,
@@ -190,11 +191,30 @@ static void do_spawn(struct driver *driver, const struct handoff_action *action)
 							    .count = failed});
 	if (driver->machine.state == HANDOFF_REPLACING)
 		report_handing_off(driver, generation);
+	else if (driver->ever_active && generation && !generation->is_handoff)
+		driver->restarts++;
+}
+
+/* For last_reload in status, whoever asked. */
+static void remember(struct driver *driver, const struct generation *generation, const char *result)
+{
+	bool failed = generation->reason[0] != '\0';
+	driver->last_reload = (struct last_reload){.generation = generation->number,
+						   .result = result,
+						   .duration_ms = loop_now_ms() - generation->started_ms};
+	if (failed) {
+		driver->failed_handoffs++;
+		strlcpy(driver->last_reload.reason, generation->reason, sizeof(driver->last_reload.reason));
+	} else {
+		driver->handoffs++;
+	}
 }
 
 static void do_activate(struct driver *driver, struct generation *generation)
 {
 	driver->active_seen = generation->ready_seen;
+	if (generation->is_handoff)
+		remember(driver, generation, "ok");
 	report_active(driver, generation);
 	driver->ever_active = true;
 }
@@ -203,8 +223,8 @@ static void do_activate(struct driver *driver, struct generation *generation)
 static void end_start(struct generation *generation)
 {
 	for (size_t i = 0; i < generation->worker_count; i++)
-		if (generation->workers[i].ready)
-			ready_settle(generation->workers[i].ready);
+		if (generation->workers[i]->ready)
+			ready_settle(generation->workers[i]->ready);
 }
 
 static void do_fail(struct driver *driver, struct generation *generation, enum handoff_failure failure)
@@ -215,13 +235,18 @@ static void do_fail(struct driver *driver, struct generation *generation, enum h
 		driver_reap(driver);
 	}
 	report_failed(driver, generation, failure);
-	if (generation)
-		driver->exit_code = generation->exit_code;
+	if (!generation)
+		return;
+	driver->exit_code = generation->exit_code;
+	if (generation->is_handoff)
+		remember(driver, generation, "failed");
+	else if (driver->ever_active && !handoff_active(&driver->machine) && driver_fall_back(driver))
+		log_warning("falling back to the command line that was good before: %s", driver_command(driver, 0)[0]);
 }
 
 static void do_died(struct driver *driver, struct generation *generation)
 {
-	driver->exit_code = child_exit_code(generation->workers[generation->worker_count - 1].status);
+	driver->exit_code = child_exit_code(generation->workers[generation->worker_count - 1]->status);
 	report_died(generation);
 }
 
@@ -280,9 +305,13 @@ static void perform(struct driver *driver, const struct handoff_action *action)
 		do_close_listeners(driver);
 		break;
 	case HANDOFF_DO_JOIN:
+		driver_join(driver, action);
+		break;
 	case HANDOFF_DO_ANSWER:
+		driver_answer(driver, action);
+		break;
 	case HANDOFF_DO_REFUSE:
-		/* Only requests on a control socket are answered; a signal has nobody who waits. */
+		driver_refuse(driver, action);
 		break;
 	case HANDOFF_DO_EXIT:
 		driver->done = true;
@@ -438,6 +467,10 @@ static int prepare(struct driver *driver, const struct driver_setup *setup, stru
 	if (r < 0)
 		return r;
 	driver->had_terminal = driver_has_terminal();
+	if (setup->place)
+		r = control_create(driver->loop, setup->place, driver_on_request, driver, &driver->control, error);
+	if (r < 0)
+		return r;
 	return driver->options->capture ? capture_create(driver->loop, &driver->capture, error) : 0;
 }
 
@@ -475,7 +508,9 @@ static int exit_status(const struct driver *driver)
 
 int driver_run(const struct driver_setup *setup, struct error *error)
 {
-	struct driver driver = {.options = setup->options,
+	struct driver driver = {.name = setup->place ? setup->place->name : options_name(setup->options),
+				.started_ms = loop_now_ms(),
+				.options = setup->options,
 				.listeners = setup->listeners,
 				.notify = setup->notify,
 				.paths_fd = -1,
@@ -488,6 +523,11 @@ int driver_run(const struct driver_setup *setup, struct error *error)
 					      .max_draining = (uint32_t)setup->options->max_draining,
 					      .workers = 1};
 	TAILQ_INIT(&driver.generations);
+	TAILQ_INIT(&driver.askers);
+	TAILQ_INIT(&driver.stop_waiters);
+	TAILQ_INIT(&driver.late_answers);
+	TAILQ_INIT(&driver.wishes);
+	TAILQ_INIT(&driver.commands);
 	handoff_init(&driver.machine, &config);
 	int r = prepare(&driver, setup, error);
 	if (r >= 0) {
@@ -502,6 +542,7 @@ int driver_run(const struct driver_setup *setup, struct error *error)
 		else
 			r = exit_status(&driver);
 	}
+	driver_control_finish(&driver, r < 0 ? 125 : r);
 	finish(&driver);
 	return r;
 }

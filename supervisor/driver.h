@@ -3,6 +3,7 @@
 #ifndef HANDOFF_DRIVER_H
 #define HANDOFF_DRIVER_H
 
+#include "control_place.h"
 #include "error.h"
 #include "listener.h"
 #include "notify.h"
@@ -12,7 +13,8 @@ struct driver_setup {
 	const struct options *options;  /* all borrowed for the run */
 	struct listener_set *listeners; /* closed by the driver when a stop was asked; else the caller's */
 	struct notify *notify;
-	char *const *environment; /* ours at start, untouched */
+	const struct control_place *place; /* NULL: no control socket */
+	char *const *environment;          /* ours at start, untouched */
 };
 
 /* Supervises until every generation is gone. Needs the signals of the options' table blocked already

@@ -38,8 +38,8 @@ static struct worker *worker_by_leader(struct driver *driver, pid_t leader)
 	struct generation *generation;
 	TAILQ_FOREACH (generation, &driver->generations, link)
 		for (size_t i = 0; i < generation->worker_count; i++)
-			if (generation->workers[i].child.pid == leader && leader != 0)
-				return &generation->workers[i];
+			if (generation->workers[i]->child.pid == leader && leader != 0)
+				return generation->workers[i];
 	return NULL;
 }
 
@@ -59,7 +59,7 @@ static struct worker *worker_of_orphan(struct driver *driver, pid_t pid)
 	struct generation *generation;
 	TAILQ_FOREACH (generation, &driver->generations, link)
 		for (size_t i = 0; i < generation->worker_count; i++) {
-			worker = &generation->workers[i];
+			worker = generation->workers[i];
 			if (worker->ready && strcmp(ready_notify_socket(worker->ready), socket) == 0)
 				return worker;
 		}
@@ -93,7 +93,7 @@ static bool is_owned(struct driver *driver, pid_t pid)
 	struct generation *generation;
 	TAILQ_FOREACH (generation, &driver->generations, link)
 		for (size_t i = 0; i < generation->worker_count; i++) {
-			const struct worker *worker = &generation->workers[i];
+			const struct worker *worker = generation->workers[i];
 			if (worker->child.pid == pid || (worker->ready && ready_owns(worker->ready, pid)))
 				return true;
 		}
@@ -115,7 +115,7 @@ static void find_empty(struct driver *driver)
 	struct generation *generation;
 	TAILQ_FOREACH (generation, &driver->generations, link)
 		for (size_t i = 0; i < generation->worker_count; i++) {
-			struct worker *worker = &generation->workers[i];
+			struct worker *worker = generation->workers[i];
 			if (!worker->exited || worker->gone || driver_has_rest(worker))
 				continue;
 			worker->gone = true;
@@ -260,7 +260,7 @@ void driver_drain(struct generation *generation)
 {
 	generation->draining_ms = loop_now_ms();
 	for (size_t i = 0; i < generation->worker_count; i++)
-		drain_worker(&generation->workers[i]);
+		drain_worker(generation->workers[i]);
 }
 
 void driver_drain_rest(struct generation *generation)
@@ -268,11 +268,11 @@ void driver_drain_rest(struct generation *generation)
 	/* Who has just lost its parent is not known yet. */
 	driver_reap(generation->driver);
 	for (size_t i = 0; i < generation->worker_count; i++) {
-		if (!generation->workers[i].exited || !driver_has_rest(&generation->workers[i]))
+		if (!generation->workers[i]->exited || !driver_has_rest(generation->workers[i]))
 			continue;
 		if (generation->draining_ms < 0)
 			generation->draining_ms = loop_now_ms();
-		drain_worker(&generation->workers[i]);
+		drain_worker(generation->workers[i]);
 	}
 }
 
@@ -280,7 +280,7 @@ void driver_end(struct generation *generation, int signal)
 {
 	generation->end_signal = signal;
 	for (size_t i = 0; i < generation->worker_count; i++)
-		signal_all(&generation->workers[i], signal);
+		signal_all(generation->workers[i], signal);
 }
 
 void driver_forward(struct driver *driver, int signal)
@@ -295,6 +295,6 @@ void driver_forward(struct driver *driver, int signal)
 	}
 	log_line(LOG_LEVEL_INFO, generation->number, "forwarding signal %d", signal);
 	for (size_t i = 0; i < generation->worker_count; i++)
-		if (generation->workers[i].child.pid != 0 && !generation->workers[i].exited)
-			child_signal(&generation->workers[i].child, signal);
+		if (generation->workers[i]->child.pid != 0 && !generation->workers[i]->exited)
+			child_signal(&generation->workers[i]->child, signal);
 }

@@ -7,6 +7,7 @@
 
 #include "capture.h"
 #include "child.h"
+#include "control.h"
 #include "driver.h"
 #include "env.h"
 #include "handoff.h"
@@ -22,7 +23,7 @@ struct generation;
 
 /* One process of a generation: a group of its own. */
 struct worker {
-	struct generation *generation; /* whose array this is in */
+	struct generation *generation; /* who owns it */
 	struct child child;            /* pid is 0 when it could not be spawned */
 	struct env env;                /* what it was started with */
 	struct env check_env;          /* the same for readiness commands; empty when there are none */
@@ -41,7 +42,9 @@ struct generation {
 	TAILQ_ENTRY(generation) link; /* in driver.generations, oldest first */
 	struct driver *driver;
 	uint32_t number;
-	struct worker *workers; /* owned */
+	uint32_t wish;           /* the machine's: whose hand-off it is; 0 for a signal's or our own */
+	bool is_handoff;         /* somebody asked for it, while or because another one serves */
+	struct worker **workers; /* owned, also each */
 	size_t worker_count;
 	char **argv;     /* owned: the command with its {fd} words replaced */
 	char *directory; /* owned: where it runs */
@@ -52,6 +55,7 @@ struct generation {
 	uint64_t ready_seen;     /* listeners that it was seen waiting on; 0 unknown */
 	int end_signal;          /* TERM or KILL once the whole of it was told; what turns up later gets it too */
 	int exit_code;           /* what `run` exits with if this one is the reason */
+	int left_with;           /* as a shell has it, where a failed start ended by an exit; else -1 */
 	char reason[512];        /* why it cannot run, as far as known: exec's error, the protocol's */
 };
 TAILQ_HEAD(generation_list, generation);
@@ -62,7 +66,23 @@ struct orphan {
 	pid_t leader; /* of the worker that it belongs to; 0: could not be told */
 };
 
+/* A command line that a request brought. */
+struct command_line {
+	TAILQ_ENTRY(command_line) link; /* in driver.commands */
+	uint32_t key;                   /* the machine's name for it */
+	char **argv;                    /* owned */
+};
+
+/* How the last hand-off went, whoever asked for it. */
+struct last_reload {
+	uint32_t generation;
+	const char *result; /* static; NULL before the first */
+	char reason[512];
+	int64_t duration_ms;
+};
+
 struct driver {
+	const char *name; /* of the log lines and the control socket */
 	const struct options *options;
 	struct listener_set *listeners;
 	bool listeners_closed;
@@ -91,8 +111,20 @@ struct driver {
 	size_t orphan_count, orphan_capacity;
 	struct process_list children; /* scratch */
 	bool had_terminal;
-	bool ever_active; /* READY=1 was sent */
-	int exit_code;    /* of the generation that is the reason for giving up */
+	struct control *control;              /* NULL where there is no place for it */
+	TAILQ_HEAD(asker_list, asker) askers; /* of hand-offs */
+	struct asker_list stop_waiters;
+	TAILQ_HEAD(, late_answer) late_answers;
+	TAILQ_HEAD(, wish) wishes;
+	TAILQ_HEAD(, command_line) commands;
+	uint32_t last_key;
+	struct command_line *kept;        /* a reload's, which became active; NULL: that of the options */
+	struct command_line *kept_before; /* what was good before it; NULL: that of the options */
+	struct last_reload last_reload;
+	uint64_t restarts, handoffs, failed_handoffs;
+	int64_t started_ms; /* CLOCK_MONOTONIC */
+	bool ever_active;   /* READY=1 was sent */
+	int exit_code;      /* of the generation that is the reason for giving up */
 	bool done;
 };
 
@@ -110,7 +142,7 @@ bool driver_has_terminal(void);
 /* driver_spawn.c: from "start generation N" to running processes. */
 /* Makes the generation and starts its workers. Returns how many could not be started (all, where the preparation
  * failed); `reason` and `exit_code` then say why. */
-uint32_t driver_spawn(struct driver *driver, uint32_t number, uint32_t workers);
+uint32_t driver_spawn(struct driver *driver, const struct handoff_action *action);
 void driver_release(struct generation *generation);
 /* Looks whether leaders have exited, and tells the machine once: for places where an exit must win over what else is
  * known. */
@@ -127,6 +159,24 @@ void driver_reap(struct driver *driver);
 /* Whether anything of the worker lives on after its leader. */
 bool driver_has_rest(struct worker *worker);
 
+/* driver_control.c: who asked, and what they are told. */
+void driver_on_request(void *data, uint32_t request, const cJSON *message);
+void driver_join(struct driver *driver, const struct handoff_action *action);
+void driver_answer(struct driver *driver, const struct handoff_action *action);
+void driver_refuse(struct driver *driver, const struct handoff_action *action);
+/* Ends all requests; `status` is what we exit with. */
+void driver_control_finish(struct driver *driver, int status);
+/* What a generation of this wish runs (0: the last good command line). */
+char *const *driver_command(struct driver *driver, uint32_t wish);
+/* A kept command line of a reload does not start any more: back to the one before. False when there is none. */
+bool driver_fall_back(struct driver *driver);
+/* Somebody still waits for what this generation wrote to stderr. */
+bool driver_lines_wanted(const struct driver *driver, uint32_t generation);
+/* An event for those who wait for this generation's hand-off, and for all subscribers. NULL where there are none: then
+ * nothing needs to be filled in, and sending NULL is fine. */
+cJSON *driver_event_new(struct driver *driver, const char *kind, const struct generation *generation);
+void driver_event_send(struct driver *driver, const struct generation *generation, cJSON *event);
+
 /* driver_report.c: what people and our manager read. */
 void report_listeners(struct driver *driver);
 /* Under a manager that stops with TERM: how to have a graceful stop. */
@@ -141,6 +191,7 @@ void report_died(struct generation *generation);
 void report_drain(struct worker *worker, const char *whom);
 void report_kill(struct generation *generation, enum handoff_kill_reason why);
 void report_gone(struct generation *generation);
+void report_restarting(struct driver *driver, int64_t delay_ms);
 void report_stopping(struct driver *driver);
 
 #endif

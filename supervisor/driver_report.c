@@ -41,7 +41,7 @@ static void show_state(struct driver *driver, const char *text)
 	uint32_t shown = active_number(driver);
 	if (shown == 0 && starting)
 		shown = starting->number;
-	setproctitle("%s [gen %u]", options_name(driver->options), shown);
+	setproctitle("%s [gen %u]", driver->name, shown);
 	notify_status(driver->notify, text);
 }
 
@@ -74,9 +74,26 @@ void report_manager_hint(struct driver *driver)
 			 "KillSignal=SIGINT in the unit, or --signal TERM=stop");
 }
 
+static void add_pids(cJSON *event, const struct generation *generation)
+{
+	cJSON *pids = cJSON_AddArrayToObject(event, "pids");
+	for (size_t i = 0; i < generation->worker_count; i++)
+		if (generation->workers[i]->child.pid != 0 && !generation->workers[i]->exited)
+			cJSON_AddItemToArray(pids, cJSON_CreateNumber(generation->workers[i]->child.pid));
+}
+
+static void simple_event(struct generation *generation, const char *kind)
+{
+	driver_event_send(generation->driver, generation, driver_event_new(generation->driver, kind, generation));
+}
+
 void report_spawned(struct generation *generation)
 {
-	gen_log(generation, INFO, "started %s (pid %d)", generation->argv[0], generation->workers[0].child.pid);
+	gen_log(generation, INFO, "started %s (pid %d)", generation->argv[0], generation->workers[0]->child.pid);
+	cJSON *event = driver_event_new(generation->driver, "starting", generation);
+	if (event)
+		add_pids(event, generation);
+	driver_event_send(generation->driver, generation, event);
 	if (!generation->driver->ever_active)
 		show_state(generation->driver, "Starting");
 }
@@ -98,6 +115,12 @@ void report_ready(struct generation *generation, const char *why)
 	gen_log(generation, INFO, "ready after %s (%s%s%s)",
 		span(generation->ready_ms - generation->started_ms, after, sizeof(after)), generation->ready_by,
 		*why ? ": " : "", why);
+	cJSON *event = driver_event_new(generation->driver, "ready", generation);
+	if (event) {
+		cJSON_AddNumberToObject(event, "ready_ms", (double)(generation->ready_ms - generation->started_ms));
+		cJSON_AddStringToObject(event, "by", generation->ready_by);
+	}
+	driver_event_send(generation->driver, generation, event);
 }
 
 void report_active(struct driver *driver, struct generation *generation)
@@ -105,6 +128,7 @@ void report_active(struct driver *driver, struct generation *generation)
 	char text[64];
 	snprintf(text, sizeof(text), "Generation %u serves", generation->number);
 	gen_log(generation, INFO, "active: new connections are for it");
+	simple_event(generation, "active");
 	notify_ready(driver->notify);
 	show_state(driver, text);
 }
@@ -112,10 +136,10 @@ void report_active(struct driver *driver, struct generation *generation)
 /* Which of the things that are known is the one to read first. */
 static void describe_failure(struct generation *generation, enum handoff_failure failure, char *text, size_t size)
 {
-	struct worker *worker = &generation->workers[0];
+	struct worker *worker = generation->workers[0];
 	for (size_t i = 0; i < generation->worker_count; i++)
-		if (generation->workers[i].exited)
-			worker = &generation->workers[i];
+		if (generation->workers[i]->exited)
+			worker = generation->workers[i];
 	char status[64], after[32], missing[256];
 	int64_t now = loop_now_ms();
 	switch (failure) {
@@ -160,9 +184,18 @@ static int failure_code(const struct generation *generation, enum handoff_failur
 	if (failure == HANDOFF_FAILURE_SPAWN)
 		return 125;
 	for (size_t i = 0; i < generation->worker_count; i++)
-		if (generation->workers[i].exited && generation->workers[i].status != 0)
-			return child_exit_code(generation->workers[i].status);
+		if (generation->workers[i]->exited && generation->workers[i]->status != 0)
+			return child_exit_code(generation->workers[i]->status);
 	return 1;
+}
+
+/* The exit status of the worker that ended the start. */
+static int left_with(const struct generation *generation)
+{
+	for (size_t i = 0; i < generation->worker_count; i++)
+		if (generation->workers[i]->exited)
+			return child_exit_code(generation->workers[i]->status);
+	return -1;
 }
 
 void report_failed(struct driver *driver, struct generation *generation, enum handoff_failure failure)
@@ -175,6 +208,12 @@ void report_failed(struct driver *driver, struct generation *generation, enum ha
 	describe_failure(generation, failure, text, sizeof(text));
 	strlcpy(generation->reason, text, sizeof(generation->reason));
 	generation->exit_code = failure_code(generation, failure);
+	if (failure == HANDOFF_FAILURE_EXITED || failure == HANDOFF_FAILURE_UNSETTLED)
+		generation->left_with = left_with(generation);
+	cJSON *event = driver_event_new(driver, "failed", generation);
+	if (event)
+		cJSON_AddStringToObject(event, "reason", text);
+	driver_event_send(driver, generation, event);
 	uint32_t active = active_number(driver);
 	if (active == 0) {
 		gen_log(generation, ERROR, "failed to start: %s", text);
@@ -192,7 +231,7 @@ void report_failed(struct driver *driver, struct generation *generation, enum ha
 void report_died(struct generation *generation)
 {
 	char status[64];
-	const struct worker *worker = &generation->workers[generation->worker_count - 1];
+	const struct worker *worker = generation->workers[generation->worker_count - 1];
 	gen_log(generation, WARNING, "died unasked: %s", child_describe_status(worker->status, status, sizeof(status)));
 	notify_status(generation->driver->notify, "Nobody serves: connections wait in the queue");
 }
@@ -203,6 +242,12 @@ void report_drain(struct worker *worker, const char *whom)
 	gen_log(worker->generation, INFO, "draining: SIG%s to %s (pid %d)",
 		spec_signal_name(worker->generation->driver->options->drain_signal, name, sizeof(name)), whom,
 		worker->child.pid);
+	cJSON *event = driver_event_new(worker->generation->driver, "draining", worker->generation);
+	if (event) {
+		cJSON_AddNullToObject(event, "connections");
+		cJSON_AddNumberToObject(event, "draining_ms", 0);
+	}
+	driver_event_send(worker->generation->driver, worker->generation, event);
 }
 
 void report_kill(struct generation *generation, enum handoff_kill_reason why)
@@ -224,6 +269,7 @@ void report_kill(struct generation *generation, enum handoff_kill_reason why)
 void report_gone(struct generation *generation)
 {
 	char after[32];
+	simple_event(generation, "gone");
 	if (generation->draining_ms >= 0 && generation->reason[0] == '\0')
 		gen_log(generation, INFO, "gone after draining for %s",
 			span(loop_now_ms() - generation->draining_ms, after, sizeof(after)));
@@ -231,8 +277,18 @@ void report_gone(struct generation *generation)
 		gen_log(generation, INFO, "gone");
 }
 
+void report_restarting(struct driver *driver, int64_t delay_ms)
+{
+	cJSON *event = driver_event_new(driver, "restarting", NULL);
+	log_info("restarting in %lld ms", (long long)delay_ms);
+	if (event)
+		cJSON_AddNumberToObject(event, "in_ms", (double)delay_ms);
+	driver_event_send(driver, NULL, event);
+}
+
 void report_stopping(struct driver *driver)
 {
+	driver_event_send(driver, NULL, driver_event_new(driver, "stopping", NULL));
 	notify_stopping(driver->notify);
 	show_state(driver, "Stopping");
 	if (driver->listeners->count > 0)

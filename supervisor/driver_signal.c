@@ -56,8 +56,8 @@ static bool is_readiness(struct driver *driver, const struct signalfd_siginfo *i
 	if (!generation)
 		return false;
 	for (size_t i = 0; i < generation->worker_count; i++)
-		if (generation->workers[i].ready &&
-		    ready_signal(generation->workers[i].ready, (pid_t)info->ssi_pid) == 1)
+		if (generation->workers[i]->ready &&
+		    ready_signal(generation->workers[i]->ready, (pid_t)info->ssi_pid) == 1)
 			return true;
 	return false;
 }

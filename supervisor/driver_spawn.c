@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <bsd/stdlib.h>
 #include <bsd/string.h>
 
 #include "command.h"
@@ -33,7 +34,7 @@ static int build_worker_env(struct worker *worker, const struct env *user_env)
 	if (r >= 0)
 		r = env_set_number(env, "HANDOFF_GENERATION", generation->number);
 	if (r >= 0)
-		r = env_set(env, "HANDOFF_NAME", options_name(driver->options));
+		r = env_set(env, "HANDOFF_NAME", driver->name);
 	if (r >= 0)
 		r = env_set(env, "PWD", generation->directory);
 	return r;
@@ -90,7 +91,7 @@ static void check_exit(struct worker *worker)
 void driver_check_exits(struct generation *generation)
 {
 	for (size_t i = 0; i < generation->worker_count; i++)
-		check_exit(&generation->workers[i]);
+		check_exit(generation->workers[i]);
 }
 
 static void on_exit_seen(struct loop_source *source, void *data)
@@ -317,7 +318,7 @@ static uint32_t start_workers(struct generation *generation, struct error *error
 	CLEANUP(fd_closep) int stderr_fd = -1;
 	CLEANUP(env_finish) struct env user_env = {.items = NULL};
 	uint32_t count = (uint32_t)generation->worker_count;
-	if (command_expand(driver->options->command, driver->listener_names, driver->listeners->count,
+	if (command_expand(driver_command(driver, generation->wish), driver->listener_names, driver->listeners->count,
 			   &generation->argv, error) < 0 ||
 	    command_environment(driver->options, driver->base_env.items, &user_env, error) < 0)
 		return count;
@@ -333,40 +334,55 @@ static uint32_t start_workers(struct generation *generation, struct error *error
 	}
 	uint32_t failed = 0;
 	for (uint32_t i = 0; i < count; i++)
-		if (start_worker(&generation->workers[i], &user_env, stderr_fd, error) < 0)
+		if (start_worker(generation->workers[i], &user_env, stderr_fd, error) < 0)
 			failed++;
 	return failed;
 }
 
-uint32_t driver_spawn(struct driver *driver, uint32_t number, uint32_t workers)
+static struct worker *add_worker(struct generation *generation)
+{
+	struct worker *worker = calloc(1, sizeof(*worker));
+	struct worker **workers = reallocarray(generation->workers, generation->worker_count + 1, sizeof(*workers));
+	if (workers)
+		generation->workers = workers;
+	if (!worker || !workers) {
+		free(worker);
+		return NULL;
+	}
+	worker->generation = generation;
+	worker->main_pidfd = -1;
+	return workers[generation->worker_count++] = worker;
+}
+
+uint32_t driver_spawn(struct driver *driver, const struct handoff_action *action)
 {
 	struct generation *generation = calloc(1, sizeof(*generation));
-	struct worker *array = calloc(workers, sizeof(*array));
-	if (!generation || !array) {
-		free(generation);
-		free(array);
-		log_line(LOG_LEVEL_ERROR, number, "out of memory");
-		return workers;
+	if (!generation) {
+		log_line(LOG_LEVEL_ERROR, action->generation, "out of memory");
+		return action->count;
 	}
 	*generation = (struct generation){.driver = driver,
-					  .number = number,
-					  .workers = array,
-					  .worker_count = workers,
+					  .number = action->generation,
+					  .wish = action->wish,
+					  .is_handoff = action->wish != 0 || driver->machine.state == HANDOFF_REPLACING,
 					  .started_ms = loop_now_ms(),
 					  .ready_ms = -1,
 					  .draining_ms = -1,
 					  .healthy_from_ms = -1,
-					  .exit_code = 125};
-	for (uint32_t i = 0; i < workers; i++) {
-		array[i].generation = generation;
-		array[i].main_pidfd = -1;
-	}
+					  .exit_code = 125,
+					  .left_with = -1};
 	TAILQ_INSERT_TAIL(&driver->generations, generation, link);
 	struct error error = {.text = ""};
-	uint32_t failed = start_workers(generation, &error);
+	uint32_t failed = 0;
+	for (uint32_t i = 0; i < action->count; i++)
+		failed += add_worker(generation) == NULL;
+	if (failed == 0)
+		failed = start_workers(generation, &error);
+	else
+		failed = (uint32_t)error_set(&error, (int)action->count, "out of memory");
 	if (failed > 0)
 		strlcpy(generation->reason, error.text, sizeof(generation->reason));
-	if (failed < workers)
+	if (failed < action->count)
 		report_spawned(generation);
 	return failed;
 }
@@ -380,9 +396,11 @@ void driver_release(struct generation *generation)
 	loop_remove(generation->settle_timer);
 	loop_remove(generation->drain_timer);
 	loop_remove(generation->kill_timer);
-	for (size_t i = 0; i < generation->worker_count; i++)
-		finish_worker(&generation->workers[i]);
-	if (driver->capture)
+	for (size_t i = 0; i < generation->worker_count; i++) {
+		finish_worker(generation->workers[i]);
+		free(generation->workers[i]);
+	}
+	if (driver->capture && !driver_lines_wanted(driver, generation->number))
 		capture_forget(driver->capture, generation->number);
 	command_free(generation->argv);
 	free(generation->directory);

@@ -48,6 +48,7 @@ static void listener_finish(struct listener *listener, bool close_inherited)
 	listener_unix_remove(listener);
 	if (close_inherited || !listener->inherited)
 		fd_close(listener->fd);
+	free(listener->spec);
 	free(listener->name);
 	free(listener->address);
 	free(listener->path);
@@ -85,8 +86,10 @@ int listener_add(struct listener_opening *opening, const struct listen_spec *spe
 	if (items)
 		set->items = items;
 	listener.address = strdup(address);
+	listener.spec = strdup(spec->text);
 	listener.name = spec->name ? strdup(spec->name) : NULL;
-	if (!items || !listener.address || (spec->name && !listener.name)) {
+	if (!items || !listener.spec || !listener.address || (spec->name && !listener.name)) {
+		free(listener.spec);
 		free(listener.address);
 		free(listener.name);
 		return error_set(error, -ENOMEM, "cannot listen on %s: %s", spec->text, strerror(ENOMEM));

@@ -10,6 +10,7 @@
 
 /* One bound socket. Everything a successor of this process would need is plain data here. */
 struct listener {
+	char *spec;       /* the SPEC that it came from, as written */
 	char *name;       /* NULL when unnamed (LISTEN_FDNAMES says "unknown") */
 	char *address;    /* as in status: "[::]:8080", "127.0.0.1:80", "/run/a.sock", "@name" */
 	const char *type; /* "tcp", "udp", "unix", "unixgram" (static) */
@@ -67,6 +68,10 @@ int listener_set_check(const struct listen_spec *specs, size_t count, const stru
 
 /* Closes all descriptors, removes our paths (only while they are still ours by device and inode) and guards. Frees. */
 void listener_set_close(struct listener_set *set);
+
+/* Gives a listener that is held the options of another SPEC of the same address: backlog, socket options, mode and owner of a path. The
+ * descriptor, its queue and its status flags stay. 0 or -errno with a sentence; then some may be changed. */
+int listener_change(struct listener *listener, const struct listen_spec *spec, struct error *error);
 
 enum listener_path_state {
 	LISTENER_PATH_FINE,     /* ours, or nothing to keep */

@@ -37,6 +37,20 @@ static int print(const char *text)
 	return 0;
 }
 
+/* Without a control socket a server can still be served; one that was asked for by path or name must be there. */
+static int take_place(const struct options *options, struct control_place *place, struct error *error)
+{
+	int r = control_place_take(&options->control, options_name(options), options->name != NULL, place, error);
+	if (r < 0 && (options->control.path || r == -EADDRINUSE))
+		return r;
+	if (r < 0)
+		log_warning("no control socket: %s", error->text);
+	else
+		log_set_name(place->name);
+	error->text[0] = '\0';
+	return 0;
+}
+
 /* What must exist before anything is started, in the order in which it is undone. */
 static int run_supervised(const struct options *options, const struct listener_inherited *inherited)
 {
@@ -44,8 +58,9 @@ static int run_supervised(const struct options *options, const struct listener_i
 	struct pidfile pidfile = {.fd = -1};
 	struct listener_set listeners = {.items = NULL};
 	struct notify notify = {.fd = -1, .newline_fd = -1};
-	int r = 0;
-	if (options->pid_file)
+	struct control_place place = {.lock_fd = -1};
+	int r = take_place(options, &place, &error);
+	if (r >= 0 && options->pid_file)
 		r = pidfile_create(&pidfile, options->pid_file, &error);
 	if (r >= 0)
 		r = listener_set_open(&listeners, options->listens, options->listen_count, inherited, &error);
@@ -54,14 +69,18 @@ static int run_supervised(const struct options *options, const struct listener_i
 	else if (r >= 0 && error.text[0] != '\0')
 		log_warning("%s", error.text);
 	if (r >= 0) {
-		const struct driver_setup setup = {
-			.options = options, .listeners = &listeners, .notify = &notify, .environment = environ};
+		const struct driver_setup setup = {.options = options,
+						   .listeners = &listeners,
+						   .notify = &notify,
+						   .place = place.path ? &place : NULL,
+						   .environment = environ};
 		r = driver_run(&setup, &error);
 	}
 	notify_finish(&notify);
 	listener_set_close(&listeners);
 	if (options->pid_file)
 		pidfile_finish(&pidfile);
+	control_place_release(&place);
 	return r < 0 ? fail(&error) : r;
 }
 

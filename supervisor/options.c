@@ -1,38 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* The command line: command words, the walk over the options, and what must hold between them. */
+/* The command line: command words, the walk over the options, and the file of --config under them. */
 #include "options.h"
 
 #include <errno.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "options_table.h"
+#include <bsd/stdlib.h>
+
+#include "config.h"
+#include "options_private.h"
 
 #define OPTIONS_MAX 128
 
 /* getopt_long(3) returns this plus the row's number for every option, so that letters need no second look-up. */
 #define ROW_CODE 256
 
-#define RESTART_DELAY_MAX_DEFAULT_MS 30000
-
-/* The words that may come first. A word with a `refusal` is known, so that it is not run as a program, but not built
- * yet. */
+/* The words that may come first. Those of `client` are not for here, but known, so that they are not run as programs.
+ */
 static const struct command_word {
 	const char *word;
 	enum options_command command;
-	const char *refusal;
+	bool client;
 } command_words[] = {
-	{"run", COMMAND_RUN, NULL},
-	{"check", COMMAND_CHECK, NULL},
-	{"help", COMMAND_HELP, NULL},
-	{"version", COMMAND_VERSION, NULL},
-	{"reload", COMMAND_RUN, "comes with the control socket, which this version lacks; SIGUSR1 hands off"},
-	{"status", COMMAND_RUN, "comes with the control socket, which this version lacks"},
-	{"stop", COMMAND_RUN, "comes with the control socket, which this version lacks; SIGINT stops gracefully"},
-	{"list", COMMAND_RUN, "comes with the control socket, which this version lacks"},
+	{"run", COMMAND_RUN, false},         {"check", COMMAND_CHECK, false}, {"help", COMMAND_HELP, false},
+	{"version", COMMAND_VERSION, false}, {"reload", COMMAND_RUN, true},   {"status", COMMAND_RUN, true},
+	{"stop", COMMAND_RUN, true},         {"list", COMMAND_RUN, true},     {"completion", COMMAND_RUN, true},
 };
 
 static const struct command_word *find_command_word(const char *word)
@@ -42,50 +37,6 @@ static const struct command_word *find_command_word(const char *word)
 			return &command_words[i];
 	}
 	return NULL;
-}
-
-static void default_signals(struct signal_rule *signals)
-{
-	/* Everything that a process outside, a limit or a timer may send, and that would end us by default. What is
-	 * left out is never ours to catch (KILL, STOP), is waited for in another way (CHLD), reports a fault (SEGV,
-	 * BUS, FPE, ILL, ABRT, SYS, TRAP), does no harm (URG), or is job control (TSTP, TTIN, TTOU, CONT). */
-	static const int ignored[] = {
-		SIGUSR2,   SIGWINCH, SIGALRM, SIGPIPE, SIGIO, SIGPWR, SIGXCPU, SIGVTALRM, SIGPROF, SIGXFSZ,
-#ifdef SIGSTKFLT
-		SIGSTKFLT,
-#endif
-	};
-	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
-		signals[ignored[i]].action = SIGNAL_ACTION_IGNORE;
-	for (int signal = SIGRTMIN; signal <= SIGRTMAX; signal++)
-		signals[signal].action = SIGNAL_ACTION_IGNORE;
-	signals[SIGUSR1].action = SIGNAL_ACTION_RELOAD;
-	signals[SIGHUP].action = SIGNAL_ACTION_HANGUP;
-	signals[SIGINT].action = SIGNAL_ACTION_STOP;
-	signals[SIGTERM].action = SIGNAL_ACTION_KILL;
-	signals[SIGQUIT].action = SIGNAL_ACTION_QUIT;
-}
-
-static void set_defaults(struct options *options)
-{
-	*options = (struct options){
-		.ready_timeout_ms = 30000,
-		.settle_ms = 250,
-		.drain_signal = SIGINT,
-		.drain_to = DRAIN_TO_AUTO,
-		.drain_timeout_ms = DURATION_NONE,
-		.max_draining = 16,
-		.kill_timeout_ms = 8000,
-		.restart = RESTART_ON_FAILURE,
-		.restart_delay_ms = 100,
-		.restart_delay_max_ms = 0, /* not given: see check_restart_delays */
-		.uid = (uid_t)-1,
-		.gid = (gid_t)-1,
-		.notify_fd = -1,
-		.log_format = LOG_FORMAT_TEXT,
-		.log_level = LOG_LEVEL_INFO,
-	};
-	default_signals(options->signals);
 }
 
 /* ---- The walk ---- */
@@ -117,17 +68,6 @@ static void walk_init(struct walk *walk)
 	}
 }
 
-/* The row of a long name of `length` bytes, or NULL. */
-static const struct option_row *row_by_name(const char *name, size_t length)
-{
-	for (size_t i = 0; i < options_table_count; i++) {
-		const char *known = option_row_name(&options_table[i]);
-		if (strncmp(known, name, length) == 0 && known[length] == '\0')
-			return &options_table[i];
-	}
-	return NULL;
-}
-
 /* The row for a code that getopt_long returned or left in optopt, or NULL. */
 static const struct option_row *row_by_code(int code)
 {
@@ -146,7 +86,7 @@ static bool is_option_word(const char *word)
 	if (strcmp(word, "--") == 0)
 		return true;
 	if (strncmp(word, "--", 2) == 0)
-		return row_by_name(word + 2, strcspn(word + 2, "="));
+		return option_row_find(word + 2, strcspn(word + 2, "="));
 	return word[0] == '-' && word[1] && !word[2] && row_by_code(word[1]);
 }
 
@@ -169,9 +109,9 @@ static int check_word(const char *word, struct error *error)
 		return 0;
 	const char *name = word + strspn(word, "-");
 	size_t length = strcspn(name, "=");
-	if (strncmp(word, "--", 2) == 0 && row_by_name(word + 2, strcspn(word + 2, "=")))
+	if (strncmp(word, "--", 2) == 0 && option_row_find(word + 2, strcspn(word + 2, "=")))
 		return 0;
-	if (length > 1 && row_by_name(name, length))
+	if (length > 1 && option_row_find(name, length))
 		return error_set(error, -EINVAL, "unknown option %.*s; write --%.*s", (int)(name + length - word), word,
 				 (int)length, name);
 	return strncmp(word, "--", 2) == 0 ? refuse_unknown(word, error) : 0;
@@ -188,6 +128,16 @@ static int refuse_code(int code, const char *word, struct error *error)
 	return error_set(error, -EINVAL, "unknown option -%c; handoff --help lists them", optopt);
 }
 
+static int remember(const struct option_row *row, const char *value, struct options *options, struct error *error)
+{
+	struct option_given *given = reallocarray(options->given, options->given_count + 1, sizeof(*given));
+	if (!given)
+		return options_out_of_memory(row, error);
+	given[options->given_count++] = (struct option_given){.row = (size_t)(row - options_table), .value = value};
+	options->given = given;
+	return 0;
+}
+
 static int apply(struct walk *walk, const struct option_row *row, char **argv, struct options *options,
 		 struct error *error)
 {
@@ -201,7 +151,9 @@ static int apply(struct walk *walk, const struct option_row *row, char **argv, s
 		return error_set(error, -EINVAL, "%s \"%.200s\": %s was given before, and it takes one value",
 				 row->option, optarg, row->option);
 	*seen = true;
-	return row->apply(row, row->value ? optarg : NULL, options, error);
+	const char *value = row->value ? optarg : NULL;
+	int code = row->apply(row, value, options, error);
+	return code < 0 ? code : remember(row, value, options, error);
 }
 
 /* Applies the options of argv, from argv[1] on, up to `--`, the first other word, or --help or --version. The index of
@@ -231,64 +183,11 @@ static int walk_options(int argc, char **argv, struct options *options, struct e
 	}
 }
 
-/* ---- What must hold between options ---- */
-
-static int check_restart_delays(struct options *options, struct error *error)
-{
-	/* Not given, it is never below the delay: who sets only a long --restart-delay means just that. */
-	if (options->restart_delay_max_ms == 0)
-		options->restart_delay_max_ms = options->restart_delay_ms > RESTART_DELAY_MAX_DEFAULT_MS
-							? options->restart_delay_ms
-							: RESTART_DELAY_MAX_DEFAULT_MS;
-	if (options->restart_delay_max_ms < options->restart_delay_ms)
-		return error_set(error, -EINVAL,
-				 "--restart-delay-max is %lldms, below --restart-delay, which is %lldms",
-				 (long long)options->restart_delay_max_ms, (long long)options->restart_delay_ms);
-	return 0;
-}
-
-static int check_ready(const struct options *options, struct error *error)
-{
-	bool stream = false;
-	for (size_t i = 0; i < options->listen_count; i++)
-		stream |= options->listens[i].type != LISTEN_UDP && options->listens[i].type != LISTEN_UNIXGRAM;
-	for (size_t i = 0; i < options->ready_count; i++) {
-		if (options->readies[i].kind == READY_LISTEN)
-			return error_set(error, -EINVAL,
-					 "--ready \"listen\": comes with adoption, which this version lacks");
-		if (options->readies[i].kind == READY_ACCEPTING && !stream)
-			return error_set(error, -EINVAL,
-					 "--ready \"accepting\": needs a --listen that connections can be accepted on");
-	}
-	return 0;
-}
-
-static int check_together(struct options *options, struct error *error)
-{
-	int code = check_restart_delays(options, error);
-	if (code == 0)
-		code = check_ready(options, error);
-	if (code < 0)
-		return code;
-
-	for (size_t i = 0; i < options->listen_count; i++) {
-		const struct listen_spec *spec = &options->listens[i];
-		if (spec->type == LISTEN_FD && spec->fd == options->notify_fd)
-			return error_set(error, -EINVAL, "--notify-fd \"%d\": --listen %s names the same descriptor",
-					 options->notify_fd, spec->text);
-	}
-	/* Left alone, the server would run with our own group, which is root's. */
-	if (options->set_user && options->gid == (gid_t)-1)
-		return error_set(error, -EINVAL,
-				 "--user \"%lu\": is not in the user database, so its group is needed: add --group",
-				 (unsigned long)options->uid);
-	return 0;
-}
-
 static int take_command(char **words, bool after_hyphens, bool word_given, struct options *options, struct error *error)
 {
 	if (!words[0]) {
-		if (options->command_kind == COMMAND_CHECK)
+		/* A config file may name it. */
+		if (options->command_kind == COMMAND_CHECK || options->config_path)
 			return 0;
 		return error_set(error, -EINVAL,
 				 "the command to run is missing: handoff run [OPTIONS] -- COMMAND [ARG...]");
@@ -306,20 +205,6 @@ static int take_command(char **words, bool after_hyphens, bool word_given, struc
 
 /* ---- The whole ---- */
 
-static int default_ready(struct options *options, struct error *error)
-{
-	if (options->ready_count > 0)
-		return 0;
-	struct ready_how *readies = calloc(1, sizeof(*readies));
-	if (!readies)
-		return error_set(error, -ENOMEM, "out of memory");
-	free(options->readies);
-	readies->kind = READY_AUTO;
-	options->readies = readies;
-	options->ready_count = 1;
-	return 0;
-}
-
 static int parse_into(int argc, char **argv, const struct command_word *word, struct options *options,
 		      struct error *error)
 {
@@ -336,11 +221,16 @@ static int parse_into(int argc, char **argv, const struct command_word *word, st
 		return 0;
 	bool after_hyphens = end > 1 && strcmp(argv[end - 1], "--") == 0;
 	int code = take_command(argv + end, after_hyphens, word, options, error);
-	if (code == 0)
-		code = default_ready(options, error);
-	if (code == 0)
-		code = check_together(options, error);
-	return code;
+	if (code < 0 || !options->config_path)
+		return code < 0 ? code : options_complete(options, error);
+
+	struct options complete;
+	code = config_load(options->config_path, options, &complete, error);
+	if (code < 0)
+		return code;
+	options_finish(options);
+	*options = complete;
+	return 0;
 }
 
 int options_parse(int argc, char **argv, struct options *ret_options, struct error *error)
@@ -349,10 +239,11 @@ int options_parse(int argc, char **argv, struct options *ret_options, struct err
 	const struct command_word *word = argc > 1 ? find_command_word(argv[1]) : NULL;
 	if (argc < 1)
 		return error_set(error, -EINVAL, "the argument list is empty");
-	if (word && word->refusal)
-		return error_set(error, -EINVAL, "handoff %s %s (to run a program of that name: handoff -- %s)",
-				 word->word, word->refusal, word->word);
-	set_defaults(&options);
+	if (word && word->client)
+		return error_set(error, -EINVAL,
+				 "handoff %s starts no supervisor (to run a program of that name: handoff -- %s)",
+				 word->word, word->word);
+	options_set_defaults(&options);
 	int code = 0;
 	if (word && (word->command == COMMAND_HELP || word->command == COMMAND_VERSION))
 		options.command_kind = word->command;
@@ -367,32 +258,6 @@ int options_parse(int argc, char **argv, struct options *ret_options, struct err
 	options.command_kind = kind;
 	*ret_options = options;
 	return 0;
-}
-
-static void string_list_finish(struct string_list *list)
-{
-	for (size_t i = 0; i < list->count; i++)
-		free(list->items[i]);
-	free(list->items);
-}
-
-void options_finish(struct options *options)
-{
-	for (size_t i = 0; i < options->listen_count; i++)
-		listen_spec_finish(&options->listens[i]);
-	for (size_t i = 0; i < options->ready_count; i++)
-		ready_how_finish(&options->readies[i]);
-	free(options->listens);
-	free(options->readies);
-	free(options->name);
-	free(options->chdir);
-	string_list_finish(&options->env);
-	string_list_finish(&options->env_files);
-	string_list_finish(&options->env_dirs);
-	free(options->user_name);
-	free(options->rlimits);
-	free(options->pid_file);
-	memset(options, 0, sizeof(*options));
 }
 
 const char *options_name(const struct options *options)

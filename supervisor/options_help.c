@@ -15,17 +15,19 @@
 
 static const char help_head[] = "Usage: handoff [run] [OPTIONS] -- COMMAND [ARG...]\n"
 				"       handoff check [OPTIONS] [-- COMMAND [ARG...]]\n"
+				"       handoff reload | status | stop | list [...]\n"
+				"       handoff completion bash | zsh | fish\n"
 				"       handoff help | version\n"
 				"\n"
 				"handoff owns a server's listening sockets, so that the server behind them can be\n"
 				"replaced without one lost connection. \"run\" binds the addresses and starts COMMAND\n"
-				"with the listeners as descriptors 3, 4, ...; on SIGUSR1 it starts a new one, waits\n"
-				"until it is ready, and asks the old one to drain. \"check\" says what is wrong with\n"
-				"the options and addresses, and starts nothing.\n";
+				"with the listeners as descriptors 3, 4, ...; on \"reload\" or SIGUSR1 it starts a\n"
+				"new one, waits until it is ready, and asks the old one to drain. \"check\" says what\n"
+				"is wrong with the options, the config file and the addresses, and starts nothing.\n";
 
 static const char help_tail[] = "\n"
 				"T is a time: 500ms, 30s, 5m, 1h, 0, or none. Options after -- or after COMMAND\n"
-				"belong to the server.\n"
+				"belong to the server. A config file has the same options as keys, and \"command\".\n"
 				"\n"
 				"Signals: USR1 and HUP hand off, INT drains and exits (twice: at once), TERM stops\n"
 				"at once. The manual page handoff(1) has everything else.\n";
