@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,9 @@
 #include "command.h"
 #include "fd.h"
 #include "pidfile.h"
+
+/* As a start takes it (child.c). */
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* The words {fd:NAME} against the names that the SPECs give. Where systemd's sockets are taken, names come with them.
  */
@@ -46,7 +50,7 @@ static int check_executable(const char *path)
 static int find_command(const char *command, const char *directory, const char *path, struct error *error)
 {
 	int r = -ENOENT;
-	CLEANUP(freep) char *copy = strdup(strchr(command, '/') ? "" : path ? path : "/usr/local/bin:/usr/bin:/bin");
+	CLEANUP(freep) char *copy = strdup(strchr(command, '/') ? "" : path ? path : DEFAULT_PATH);
 	char *rest = copy;
 	for (const char *folder; r < 0 && copy && (folder = strsep(&rest, ":"));) {
 		CLEANUP(freep) char *name = NULL;
@@ -58,7 +62,9 @@ static int find_command(const char *command, const char *directory, const char *
 		if (tried != -ENOENT || r == -ENOENT)
 			r = tried;
 	}
-	return r < 0 ? error_set(error, r, "cannot exec %s: %s", command, strerror(-r)) : 0;
+	return r < 0 ? error_set(error, r, "cannot exec %s: %s%s", command, strerror(-r),
+				 r == -ENOENT && !strchr(command, '/') ? " in the folders of PATH" : "")
+		     : 0;
 }
 
 static int check_command(const struct options *options, struct error *error)
@@ -88,6 +94,8 @@ static int check_command(const struct options *options, struct error *error)
 int check_options(const struct options *options, const struct listener_inherited *inherited, struct error *error)
 {
 	int r = options->pid_file ? pidfile_check(options->pid_file, error) : 0;
+	if (r >= 0 && options->notify_fd >= 0 && fcntl(options->notify_fd, F_GETFD) < 0)
+		r = error_set(error, -EBADF, "--notify-fd: descriptor %d is not open", options->notify_fd);
 	if (r >= 0)
 		r = listener_set_check(options->listens, options->listen_count, inherited, error);
 	return r < 0 ? r : check_command(options, error);

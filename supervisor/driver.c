@@ -346,35 +346,61 @@ static void on_watchdog(struct loop_source *source, void *data)
 	loop_timer_set(source, driver->notify->watchdog_ms);
 }
 
-/* A server removed the path that getsockname told it, or somebody else did. */
+static void watch_paths(struct driver *driver);
+
+/* Whether the watch still hears of the path. */
+static bool repair(struct listener *listener)
+{
+	struct error error = {.text = ""};
+	switch (listener_repair(listener, &error)) {
+	case LISTENER_PATH_FINE:
+		break;
+	case LISTENER_PATH_RESTORED:
+		log_warning("%s was removed by somebody and is restored: a server must not unlink a path that it was "
+			    "given",
+			    listener->path);
+		break;
+	case LISTENER_PATH_FOREIGN:
+		log_error("%s is not our socket any more: somebody put something else there; left alone",
+			  listener->path);
+		return false;
+	case LISTENER_PATH_LOST:
+		log_error("%s is gone and could not be restored: %s", listener->path, error.text);
+		return false;
+	}
+	return true;
+}
+
 static void on_paths(struct loop_source *source, int fd, uint32_t events, void *data)
 {
 	(void)source;
 	(void)events;
 	struct driver *driver = data;
+	bool heard = true;
 	char buffer[4096];
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		continue;
-	for (size_t i = 0; i < driver->listeners->count; i++) {
-		struct listener *listener = &driver->listeners->items[i];
-		struct error error = {.text = ""};
-		switch (listener_repair(listener, &error)) {
-		case LISTENER_PATH_FINE:
-			break;
-		case LISTENER_PATH_RESTORED:
-			log_warning("%s was removed by somebody and is restored: a server must not unlink a path that "
-				    "it was given",
-				    listener->path);
-			break;
-		case LISTENER_PATH_FOREIGN:
-			log_error("%s is not our socket any more: somebody put something else there; left alone",
-				  listener->path);
-			break;
-		case LISTENER_PATH_LOST:
-			log_error("%s is gone and could not be restored: %s", listener->path, error.text);
-			break;
-		}
-	}
+	for (size_t i = 0; i < driver->listeners->count; i++)
+		heard = repair(&driver->listeners->items[i]) && heard;
+	if (!heard)
+		watch_paths(driver);
+}
+
+/* A path that nobody watches is only less safe, so that a failure is worth a line and no more. */
+static void watch_paths(struct driver *driver)
+{
+	loop_remove(driver->paths_source);
+	driver->paths_source = NULL;
+	driver->paths_fd = fd_close(driver->paths_fd);
+	int fd = driver->paths_fd = listener_watch_paths(driver->listeners);
+	if (fd == -ENOENT)
+		return;
+	int r = fd < 0 ? fd : loop_add_fd(driver->loop, fd, EPOLLIN, on_paths, driver, &driver->paths_source);
+	if (r < 0)
+		log_warning("cannot watch the unix paths: %s", strerror(-r));
+	/* What happened before the watch began. */
+	for (size_t i = 0; i < driver->listeners->count; i++)
+		repair(&driver->listeners->items[i]);
 }
 
 static int prepare_limits(struct driver *driver, struct error *error)
@@ -422,11 +448,8 @@ static int prepare_listeners(struct driver *driver)
 	for (size_t i = 0; i < driver->listeners->count && driver->stream_count < ACCEPTING_MAX; i++)
 		if (driver->listeners->items[i].stream)
 			driver->stream_inodes[driver->stream_count++] = driver->listeners->items[i].socket_ino;
-	int fd = listener_watch_paths(driver->listeners);
-	if (fd < 0)
-		return fd == -ENOENT ? 0 : fd;
-	driver->paths_fd = fd;
-	return loop_add_fd(driver->loop, fd, EPOLLIN, on_paths, driver, &driver->paths_source);
+	watch_paths(driver);
+	return 0;
 }
 
 static int prepare_signals(struct driver *driver)

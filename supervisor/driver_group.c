@@ -163,17 +163,33 @@ static void signal_orphans(struct worker *worker, int signal)
 	}
 }
 
-/* A stopped process takes its signal when it goes on. */
+/* A stopped process takes its signal when it goes on; one that runs must not be bothered. */
+static void wake(pid_t pid)
+{
+	struct process_stat stat;
+	if (process_stat(pid, &stat) == 0 && (stat.state == 'T' || stat.state == 't'))
+		kill(pid, SIGCONT);
+}
+
+static void wake_all(struct worker *worker)
+{
+	struct driver *driver = worker->generation->driver;
+	if (process_tree(worker->child.pid, &driver->children) == 0)
+		for (size_t i = 0; i < driver->children.count; i++)
+			wake(driver->children.pids[i]);
+	for (size_t i = 0; i < driver->orphan_count; i++)
+		if (driver->orphans[i].leader == worker->child.pid)
+			wake(driver->orphans[i].pid);
+}
+
 static void signal_all(struct worker *worker, int signal)
 {
 	if (worker->child.pid == 0 || worker->gone)
 		return;
 	child_signal_group(&worker->child, signal);
 	signal_orphans(worker, signal);
-	if (signal != SIGKILL) {
-		child_signal_group(&worker->child, SIGCONT);
-		signal_orphans(worker, SIGCONT);
-	}
+	if (signal != SIGKILL)
+		wake_all(worker);
 }
 
 /* Shells and package runners do not pass signals on, or not in time: what they run must get its own. */
@@ -253,7 +269,7 @@ static void drain_worker(struct worker *worker)
 	}
 	report_drain(worker, "its main process");
 	child_signal(&worker->child, options->drain_signal);
-	child_signal(&worker->child, SIGCONT);
+	wake(worker->child.pid);
 }
 
 void driver_drain(struct generation *generation)

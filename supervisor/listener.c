@@ -240,6 +240,17 @@ int listener_resolve(const struct listen_spec *spec, struct listener_addresses *
 
 /* --- Inet sockets --- */
 
+static int fail_in_use_by_us(const struct listen_spec *spec, const struct listener_address *address,
+			     struct error *error)
+{
+	char text[LISTENER_TEXT_MAX];
+	bool wildcard = address->any.sa_family != AF_UNIX && address_is_wildcard(address);
+
+	return error_set(error, -EADDRINUSE, "cannot listen on %s: %s is in use by another of our listeners%s",
+			 spec->text, listener_address_text(address, text),
+			 wildcard ? " (with v6only=yes, [::] leaves the IPv4 addresses alone)" : "");
+}
+
 int listener_fail_in_use(const struct listen_spec *spec, const struct listener_address *address, struct error *error)
 {
 	char text[LISTENER_TEXT_MAX], comm[17];
@@ -250,12 +261,8 @@ int listener_fail_in_use(const struct listen_spec *spec, const struct listener_a
 		return error_set(error, -EADDRINUSE,
 				 "cannot listen on %s: %s is in use by a process that cannot be seen from here",
 				 spec->text, text);
-	if (pid == getpid()) {
-		bool wildcard = address->any.sa_family != AF_UNIX && address_is_wildcard(address);
-		return error_set(error, -EADDRINUSE, "cannot listen on %s: %s is in use by another of our listeners%s",
-				 spec->text, text,
-				 wildcard ? " (with v6only=yes, [::] leaves the IPv4 addresses alone)" : "");
-	}
+	if (pid == getpid())
+		return fail_in_use_by_us(spec, address, error);
 	return error_set(error, -EADDRINUSE, "cannot listen on %s: %s is in use by %s (pid %d)", spec->text, text, comm,
 			 (int)pid);
 }
@@ -334,8 +341,7 @@ static int inet_check_against_own(const struct listener_opening *opening, const 
 			v6only = socket_option(other->fd, IPPROTO_IPV6, IPV6_V6ONLY);
 		if (v6only && held.any.sa_family != address->any.sa_family)
 			continue;
-		return error_set(error, -EADDRINUSE, "cannot listen on %s: %s is in use by another of our listeners",
-				 spec->text, other->address);
+		return fail_in_use_by_us(spec, address, error);
 	}
 	return 0;
 }

@@ -403,14 +403,28 @@ static int open_path(struct listener_opening *opening, const struct listen_spec 
 	return r;
 }
 
+/* With the sentences of a start, which opens the folder and then makes the path. */
+static int check_folder(const struct place *place, const struct listen_spec *spec, struct error *error)
+{
+	struct stat status;
+
+	if (stat(place->folder, &status) < 0)
+		return fail_at(spec, "the folder", place->folder, -errno, error);
+	if (!S_ISDIR(status.st_mode))
+		return fail_at(spec, "the folder", place->folder, -ENOTDIR, error);
+	if (faccessat(AT_FDCWD, place->folder, W_OK | X_OK, AT_EACCESS) < 0)
+		return fail_at(spec, "cannot make", place->path, -errno, error);
+	return 0;
+}
+
 static int check_path(struct listener_opening *opening, const struct listen_spec *spec, struct error *error)
 {
 	CLEANUP(place_finish) struct place place;
 	struct listener *listener;
 	int r = place_init(&place, spec, error);
 
-	if (r == 0 && faccessat(AT_FDCWD, place.folder, W_OK | X_OK, AT_EACCESS) < 0)
-		r = fail_at(spec, "the folder", place.folder, -errno, error);
+	if (r == 0)
+		r = check_folder(&place, spec, error);
 	if (r == 0)
 		r = clear_path(&place, spec, true, error);
 	if (r == 0)
@@ -480,7 +494,7 @@ enum listener_path_state listener_repair(struct listener *listener, struct error
 	if (is_inode(path, listener->path_dev, listener->path_ino)) {
 		/* A server's clean-up may have taken the guard as well, or alone. */
 		if (guard && lstat(guard, &status) < 0 && errno == ENOENT)
-			linkat(AT_FDCWD, path, AT_FDCWD, guard, 0);
+			(void)!link(path, guard);
 		return LISTENER_PATH_FINE;
 	}
 	if (lstat(path, &status) == 0)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* handoff: parse, init, run, unwind; the only place that decides an exit status. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,10 +29,12 @@ static int fail(const struct error *error)
 	return EXIT_STARTUP;
 }
 
-static int print(const char *text)
+static int print(const char *text, bool stdout_open)
 {
-	/* A full disk or a closed pipe must not look like success to a script. */
-	if (fputs(text, stdout) == EOF || fflush(stdout) == EOF) {
+	/* A full disk or a closed descriptor must not look like success to a script. */
+	if (!stdout_open)
+		errno = EBADF;
+	if (!stdout_open || fputs(text, stdout) == EOF || fflush(stdout) == EOF) {
 		log_error("cannot write to standard output: %s", strerror(errno));
 		return EXIT_STARTUP;
 	}
@@ -116,6 +120,7 @@ int main(int argc, char **argv)
 	sigset_t all, before;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
+	bool stdout_open = fcntl(STDOUT_FILENO, F_GETFD) >= 0;
 	if (fd_guard_stdio() < 0)
 		return EXIT_STARTUP;
 	setproctitle_init(argc, argv, environ);
@@ -132,10 +137,10 @@ int main(int argc, char **argv)
 		status = check(&options);
 		break;
 	case COMMAND_HELP:
-		status = print(options_help());
+		status = print(options_help(), stdout_open);
 		break;
 	case COMMAND_VERSION:
-		status = print("handoff " HANDOFF_VERSION "\n");
+		status = print("handoff " HANDOFF_VERSION "\n", stdout_open);
 		break;
 	}
 	options_finish(&options);

@@ -72,11 +72,10 @@ int notify_init(struct notify *notify, int newline_fd, struct error *error)
 	if (newline_fd >= 0) {
 		/* It is closed after the newline, and that would leave a standard stream closed. */
 		if (newline_fd <= STDERR_FILENO)
-			return error_set(error, -EBADF, "descriptor %d for the ready newline is a standard stream",
-					 newline_fd);
+			return error_set(error, -EBADF, "--notify-fd: descriptor %d is a standard stream", newline_fd);
 		int result = fd_set_cloexec(newline_fd, true);
 		if (result < 0)
-			return error_set(error, result, "descriptor %d for the ready newline is not open", newline_fd);
+			return error_set(error, result, "--notify-fd: descriptor %d is not open", newline_fd);
 		notify->newline_fd = newline_fd;
 	}
 	if (!path || !*path)

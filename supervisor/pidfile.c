@@ -203,14 +203,19 @@ int pidfile_create(struct pidfile *ret_pidfile, const char *path, struct error *
 
 int pidfile_check(const char *path, struct error *error)
 {
-	CLEANUP(freep) char *directory = strdup(path);
-	int result = lock_stale(path, error);
+	/* The sentences are those of a start. */
+	CLEANUP(freep) char *absolute = absolute_path(path);
+	CLEANUP(freep) char *directory = absolute ? strdup(absolute) : NULL;
 
+	if (!directory)
+		return error_set(error, -ENOMEM, "cannot check pid file %s: no memory", path);
+	path = absolute;
+	int result = lock_stale(path, error);
+	if (result == -ENOTDIR)
+		return error_set(error, result, "cannot create pid file %s: %s", path, strerror(-result));
 	if (result < 0 && result != -ENOENT)
 		return result == -EAGAIN ? -EEXIST : result;
 	fd_close(result);
-	if (!directory)
-		return error_set(error, -ENOMEM, "cannot check pid file %s: no memory", path);
 	if (access(dirname(directory), W_OK | X_OK) < 0) {
 		int code = -errno;
 		return error_set(error, code, "cannot create pid file %s: %s", path, strerror(-code));

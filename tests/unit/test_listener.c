@@ -77,8 +77,10 @@ static void test_listener_v6only_leaves_ipv4_alone(void)
 static void test_listener_nonblock_is_set_at_bind_only_when_asked(void)
 {
 	struct listener_set set;
+	char name[64];
 
-	must_open(&set, "127.0.0.1:0?nonblock=yes", "127.0.0.1:0", "unix:@listener-test-nonblock?nonblock=yes");
+	snprintf(name, sizeof(name), "unix:@listener-test-%d?nonblock=yes", (int)getpid());
+	must_open(&set, "127.0.0.1:0?nonblock=yes", "127.0.0.1:0", name);
 	check(fcntl(set.items[0].fd, F_GETFL) & O_NONBLOCK);
 	check(!(fcntl(set.items[1].fd, F_GETFL) & O_NONBLOCK));
 	check(fcntl(set.items[2].fd, F_GETFL) & O_NONBLOCK);
@@ -296,12 +298,13 @@ static void test_listener_failure_takes_everything_back(void)
 static void test_listener_check_leaves_nothing(void)
 {
 	struct listener_set set;
-	char text[64];
+	char text[64], name[64];
 
+	snprintf(name, sizeof(name), "unix:@listener-test-%d", (int)getpid());
 	snprintf(text, sizeof(text), "127.0.0.1:%u", free_port());
-	check_int(check_these(text, "udp:127.0.0.1:0", ":0", "unix:@listener-test-check"), 0);
-	must_open(&set, text, "unix:@listener-test-check");
-	check_int(check_these("unix:@listener-test-check"), -EADDRINUSE);
+	check_int(check_these(text, "udp:127.0.0.1:0", ":0", name), 0);
+	must_open(&set, text, name);
+	check_int(check_these(name), -EADDRINUSE);
 	check_int(check_these(text), -EADDRINUSE);
 	listener_set_close(&set);
 }
@@ -336,8 +339,10 @@ static void test_listener_low_port_without_the_capability_says_what_is_needed(vo
 static void at_the_descriptor_limit(void)
 {
 	struct listener_set set = {.count = 77};
+	char path[64];
 	int first_free = dup(0);
 
+	snprintf(path, sizeof(path), "unix:/tmp/listener-test-%d", (int)getpid());
 	check(first_free > 0);
 	close(first_free);
 	/* Room for one more descriptor, so that the first spec has its socket and the second has not. */
@@ -348,8 +353,8 @@ static void at_the_descriptor_limit(void)
 	check_int(open_these(&set, "127.0.0.1:0", "127.0.0.1:0"), -EMFILE);
 	check_contains(failure.text, "Too many open files");
 	check_int(set.count, 77);
-	check_int(open_these(&set, "unix:/tmp/listener-test-limit"), -EMFILE);
-	check_int(access("/tmp/listener-test-limit", F_OK), -1);
+	check_int(open_these(&set, path), -EMFILE);
+	check_int(access(path + 5, F_OK), -1);
 	check_int(open_these(&set, "127.0.0.1:0"), 0);
 	listener_set_close(&set);
 }
