@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define BLANKS " \t\r\n"
+#define BYTE_ORDER_MARK "\xef\xbb\xbf" /* some editors begin UTF-8 with it, and cJSON skips it */
 
 /* How much of the text a complaint shows. */
 #define SHOWN_MAX 24
@@ -100,7 +101,7 @@ static int scan_character(struct scan *scan, struct error *error)
 	if (scan->last == ',' && strchr("}]", character))
 		return refuse(scan->text, from, "the comma after the last item is too much", error);
 	if (after_value(scan) && strchr("\"{[", character))
-		return refuse(scan->text, from, "a comma or colon is missing at the end of this line or in it", error);
+		return refuse(scan->text, from, "a comma or a colon is missing", error);
 	if (character == '"') {
 		int code = skip_string(scan, error);
 		if (code < 0)
@@ -116,6 +117,8 @@ static int scan_character(struct scan *scan, struct error *error)
 static int prepare(struct scan *scan, struct error *error)
 {
 	int code = 0;
+	if (strncmp(scan->text, BYTE_ORDER_MARK, strlen(BYTE_ORDER_MARK)) == 0)
+		scan->at = strlen(BYTE_ORDER_MARK);
 	while (code == 0 && scan->at < scan->length) {
 		const char *here = scan->text + scan->at;
 		if (here[0] && strchr(BLANKS, here[0]))

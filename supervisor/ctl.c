@@ -23,7 +23,8 @@ static int apply_timeout(struct ctl_request *request, const char *value, struct 
 	request->timeout_given = true;
 	if (code == 0 && request->timeout_ms == 0)
 		return error_set(error, -EINVAL,
-				 "--timeout \"%s\": nothing can be done in no time; leave --wait out, or write none", value);
+				 "--timeout \"%s\": nothing can be done in no time; leave --wait out, or write none",
+				 value);
 	return code;
 }
 
@@ -115,10 +116,10 @@ static int refuse_option(const struct ctl_command *command, const char *word, st
 	const char *closest = name ? spec_closest(name, names) : NULL;
 	free(name);
 	if (closest)
-		return error_set(error, -EINVAL, "handoff %s: unknown option %.200s; did you mean --%s?", command->word, word,
-				 closest);
-	return error_set(error, -EINVAL, "handoff %s: unknown option %.200s; handoff %s --help lists them", command->word,
-			 word, command->word);
+		return error_set(error, -EINVAL, "handoff %s: unknown option %.200s; did you mean --%s?", command->word,
+				 word, closest);
+	return error_set(error, -EINVAL, "handoff %s: unknown option %.200s; handoff %s --help lists them",
+			 command->word, word, command->word);
 }
 
 /* Takes the option in words[0]. How many words it took, or a negative errno. */
@@ -131,14 +132,16 @@ static int take_option(struct ctl_request *request, char **words, int count, str
 		return refuse_option(request->command, word, error);
 	if (!option->value) {
 		if (word[length])
-			return error_set(error, -EINVAL, "%s takes no value, but was written %.200s", option->option, word);
+			return error_set(error, -EINVAL, "%s takes no value, but was written %.200s", option->option,
+					 word);
 		*(bool *)((char *)request + option->flag) = true;
 		return 1;
 	}
 	const char *value = word[length] ? word + length + 1 : count > 1 ? words[1] : "";
 	bool separate = !word[length] && count > 1;
 	if (*value == '\0' || (separate && find_option(request->command, value, strcspn(value, "="))))
-		return error_set(error, -EINVAL, "%s needs a value: %s %s", option->option, option->option, option->value);
+		return error_set(error, -EINVAL, "%s needs a value: %s %s", option->option, option->option,
+				 option->value);
 	int code = option->apply(request, value, error);
 	return code < 0 ? code : 1 + separate;
 }
@@ -147,7 +150,8 @@ static int take_operand(struct ctl_request *request, const char *word, struct er
 {
 	const struct ctl_command *command = request->command;
 	if (!command->operand)
-		return error_set(error, -EINVAL, "handoff %s takes no name, but \"%.200s\" was given", command->word, word);
+		return error_set(error, -EINVAL, "handoff %s takes no name, but \"%.200s\" was given", command->word,
+				 word);
 	if (request->operand)
 		return error_set(error, -EINVAL, "handoff %s takes one %s, but \"%.200s\" and \"%.200s\" were given%s",
 				 command->word, command->operand, request->operand, word,
@@ -173,7 +177,8 @@ static int check_together(const struct ctl_request *request, struct error *error
 	if (request->watch && request->prometheus)
 		return error_set(error, -EINVAL, "--watch and --prometheus exclude each other");
 	if (request->control.path && request->operand)
-		return error_set(error, -EINVAL, "--control \"%.200s\" says which supervisor already; leave \"%.200s\" out",
+		return error_set(error, -EINVAL,
+				 "--control \"%.200s\" says which supervisor already; leave \"%.200s\" out",
 				 request->control.path, request->operand);
 	if (command->operand_words && !request->operand)
 		return error_set(error, -EINVAL, "handoff %s: say for which shell: bash, zsh or fish", command->word);
@@ -226,13 +231,15 @@ void ctl_usage(FILE *out, const struct ctl_command *command)
 	fprintf(out, "Usage: handoff %s", command->word);
 	for (const struct ctl_option *option = command->options; option->option; option++)
 		if (strcmp(option->option, "--help") != 0)
-			fprintf(out, " [%s%s%s]", option->option, option->value ? " " : "", option->value ? option->value : "");
+			fprintf(out, " [%s%s%s]", option->option, option->value ? " " : "",
+				option->value ? option->value : "");
 	if (command->operand)
 		fprintf(out, command->operand_words ? " %s" : " [%s]", command->operand);
 	fprintf(out, "%s\n\nhandoff %s: %s.\n\n", command->takes_command ? " [-- COMMAND [ARG...]]" : "", command->word,
 		command->help);
 	for (const struct ctl_option *option = command->options; option->option; option++) {
-		int width = fprintf(out, "  %s%s%s", option->option, option->value ? " " : "", option->value ? option->value : "");
+		int width = fprintf(out, "  %s%s%s", option->option, option->value ? " " : "",
+				    option->value ? option->value : "");
 		fprintf(out, "%*s%s\n", width < 23 ? 23 - width : 1, "", option->help);
 	}
 }

@@ -20,11 +20,11 @@ struct ctl_option {
 /* A client command. */
 struct ctl_command {
 	const char *word;
-	const char *help;                 /* one line */
-	const struct ctl_option *options; /* ends with an empty one */
-	const char *operand;              /* "NAME" or "SHELL", or NULL */
-	const char *const *operand_words; /* what it may be; NULL: anything */
-	bool takes_command;               /* `-- COMMAND [ARG...]` may follow */
+	const char *help;                              /* one line */
+	const struct ctl_option *options;              /* ends with an empty one */
+	const char *operand;                           /* "NAME" or "SHELL", or NULL */
+	const char *const *operand_words;              /* what it may be; NULL: anything */
+	bool takes_command;                            /* `-- COMMAND [ARG...]` may follow */
 	int (*run)(const struct ctl_request *request); /* the exit status */
 };
 

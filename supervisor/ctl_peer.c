@@ -60,7 +60,7 @@ static const struct control_found *choose(const char *name, const struct control
 static int64_t answer_limit(const struct ctl_request *request)
 {
 	return request->timeout_ms != DURATION_NONE && request->timeout_ms < CTL_ANSWER_MS ? request->timeout_ms
-											  : CTL_ANSWER_MS;
+											   : CTL_ANSWER_MS;
 }
 
 static int open_path(const struct ctl_request *request, const char *path, const char *name, struct ctl_peer *ret_peer)
@@ -119,8 +119,9 @@ int ctl_peer_lost(const struct ctl_peer *peer, int code)
 	case 0:
 	case -EPIPE:
 	case -ECONNRESET:
-		ctl_complain("%s: the supervisor closed the connection before it answered; it has ended, or been killed",
-			     peer->name);
+		ctl_complain(
+			"%s: the supervisor closed the connection before it answered; it has ended, or been killed",
+			peer->name);
 		return CTL_ABSENT;
 	case -ETIMEDOUT:
 		ctl_complain("%s: the supervisor does not answer: is its process stopped or overloaded?", peer->name);
@@ -160,7 +161,8 @@ int ctl_peer_answer(struct ctl_peer *peer, struct ctl_message *ret_message)
 			return CTL_OK;
 		}
 		if (result)
-			ctl_complain("%s: %s", peer->name, ctl_string(message.json, "reason", "the supervisor gave no reason"));
+			ctl_complain("%s: %s", peer->name,
+				     ctl_string(message.json, "reason", "the supervisor gave no reason"));
 		ctl_message_finish(&message);
 		if (result)
 			return CTL_ABSENT;

@@ -42,7 +42,7 @@ char *ctl_safe(const char *text)
 	return safe;
 }
 
-static void print_safe(FILE *out, const char *prefix, const char *format, va_list arguments)
+static PRINTF_LIKE(3, 0) void print_safe(FILE *out, const char *prefix, const char *format, va_list arguments)
 {
 	CLEANUP(freep) char *text = NULL;
 	if (vasprintf(&text, format, arguments) < 0)
@@ -88,7 +88,8 @@ char *ctl_command_line(const cJSON *words)
 	const cJSON *item;
 	cJSON_ArrayForEach (item, words) {
 		const char *word = cJSON_IsString(item) ? item->valuestring : "?";
-		size_t plain = strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./{}-");
+		size_t plain =
+			strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./{}-");
 		fputs(item == words->child ? "" : " ", out);
 		if (*word && word[plain] == '\0') {
 			fputs(word, out);

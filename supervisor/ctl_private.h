@@ -57,8 +57,8 @@ struct ctl_stream {
 	int fd;       /* owned */
 	char *buffer; /* owned */
 	size_t length, capacity;
-	size_t scanned;   /* bytes at the start of the buffer that hold no newline */
-	int64_t heard_ms; /* when the last byte came, CLOCK_MONOTONIC */
+	size_t scanned;    /* bytes at the start of the buffer that hold no newline */
+	int64_t heard_ms;  /* when the last byte came, CLOCK_MONOTONIC */
 	int64_t probed_ms; /* when it was asked for a sign of life since; -1 */
 };
 

@@ -221,7 +221,8 @@ static int await_end(struct wait *wait)
 		if (code == 0 || code == -ECONNRESET)
 			return CTL_OK;
 		if (code == -ETIMEDOUT) {
-			ctl_complain("%s: every generation is gone, but the supervisor itself does not end", wait->peer->name);
+			ctl_complain("%s: every generation is gone, but the supervisor itself does not end",
+				     wait->peer->name);
 			return CTL_TIMEOUT;
 		}
 		if (code < 0)

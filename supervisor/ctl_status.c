@@ -79,12 +79,12 @@ int ctl_show_status(const struct ctl_request *request)
 struct watch {
 	const struct ctl_request *request;
 	struct ctl_peer *peer;
-	bool live;       /* reprinted in place */
-	bool asked;      /* a status was asked for, and is not here yet */
-	bool dirty;      /* something happened since it was asked for */
-	bool stopping;   /* it said so; then its end is no accident */
+	bool live;        /* reprinted in place */
+	bool asked;       /* a status was asked for, and is not here yet */
+	bool dirty;       /* something happened since it was asked for */
+	bool stopping;    /* it said so; then its end is no accident */
 	int64_t shown_ms; /* live: when it was shown last */
-	char *seen;      /* owned, not live: what was shown last, without what changes by itself */
+	char *seen;       /* owned, not live: what was shown last, without what changes by itself */
 };
 
 /* The status without its clocks: a block is added only where something else changed. */
@@ -167,7 +167,8 @@ static int watch_loop(struct watch *watch)
 		struct ctl_message message = {.text = NULL};
 		int code = ctl_stream_next(stream, until_ms, &message);
 		if (code == 0 && watch->stopping) {
-			ctl_say("%s: the supervisor has ended", watch->peer->name);
+			if (!watch->request->json)
+				ctl_say("%s: the supervisor has ended", watch->peer->name);
 			return ctl_flush();
 		}
 		int status = CTL_OK;

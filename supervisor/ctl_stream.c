@@ -57,7 +57,8 @@ int ctl_stream_open(const char *path, int64_t limit_ms, struct ctl_stream *ret_s
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	if (strlcpy(address.sun_path, path, sizeof(address.sun_path)) >= sizeof(address.sun_path))
-		return error_set(error, -ENAMETOOLONG, "the path %s is longer than the %zu bytes that a socket's may have", path,
+		return error_set(error, -ENAMETOOLONG,
+				 "the path %s is longer than the %zu bytes that a socket's may have", path,
 				 sizeof(address.sun_path) - 1);
 	CLEANUP(fd_closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)

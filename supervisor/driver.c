@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -50,6 +49,17 @@ struct generation *driver_find(struct driver *driver, uint32_t number)
 		if (generation->number == number)
 			return generation;
 	return NULL;
+}
+
+struct handoff_config driver_machine_config(const struct options *options)
+{
+	static const enum handoff_restart policies[] = {[RESTART_ALWAYS] = HANDOFF_RESTART_ALWAYS,
+							[RESTART_ON_FAILURE] = HANDOFF_RESTART_ON_FAILURE,
+							[RESTART_NEVER] = HANDOFF_RESTART_NEVER};
+	return (struct handoff_config){.restart = policies[options->restart],
+				       .max_restarts = (uint32_t)options->max_restarts,
+				       .max_draining = (uint32_t)options->max_draining,
+				       .workers = 1};
 }
 
 /* ---- timers ---- */
@@ -107,7 +117,7 @@ static int64_t restart_delay(const struct options *options, uint32_t exponent)
 static struct loop_source **timer_slot(struct generation *generation, enum handoff_timer timer, int64_t *ret_ms,
 				       loop_timer_fn *ret_fn)
 {
-	const struct options *options = generation->driver->options;
+	const struct options *options = generation->recipe ? generation->recipe->options : generation->driver->options;
 	switch (timer) {
 	case HANDOFF_TIMER_READY:
 		*ret_ms = options->ready_timeout_ms;
@@ -212,6 +222,8 @@ static void remember(struct driver *driver, const struct generation *generation,
 
 static void do_activate(struct driver *driver, struct generation *generation)
 {
+	driver_end_start(generation);
+	driver_use_recipe(generation);
 	driver->active_seen = generation->ready_seen;
 	if (generation->is_handoff)
 		remember(driver, generation, "ok");
@@ -219,45 +231,27 @@ static void do_activate(struct driver *driver, struct generation *generation)
 	driver->ever_active = true;
 }
 
-/* Nobody asks any more whether it is ready. */
-static void end_start(struct generation *generation)
-{
-	for (size_t i = 0; i < generation->worker_count; i++)
-		if (generation->workers[i]->ready)
-			ready_settle(generation->workers[i]->ready);
-}
-
 static void do_fail(struct driver *driver, struct generation *generation, enum handoff_failure failure)
 {
-	if (generation) {
-		end_start(generation);
-		/* Who lives on after its leader says whether it went into the background. */
-		driver_reap(driver);
-	}
+	/* Who lives on after its leader says whether it went into the background. */
+	driver_reap(driver);
 	report_failed(driver, generation, failure);
 	if (!generation)
 		return;
+	driver_end_start(generation);
+	driver_drop_recipe(generation);
 	driver->exit_code = generation->exit_code;
 	if (generation->is_handoff)
 		remember(driver, generation, "failed");
 	else if (driver->ever_active && !handoff_active(&driver->machine) && driver_fall_back(driver))
-		log_warning("falling back to the command line that was good before: %s", driver_command(driver, 0)[0]);
+		log_warning("falling back to the command line that was good before: %s",
+			    driver_command(driver, NULL)[0]);
 }
 
 static void do_died(struct driver *driver, struct generation *generation)
 {
 	driver->exit_code = child_exit_code(generation->workers[generation->worker_count - 1]->status);
 	report_died(generation);
-}
-
-static void do_close_listeners(struct driver *driver)
-{
-	report_stopping(driver);
-	loop_remove(driver->paths_source);
-	driver->paths_source = NULL;
-	driver->paths_fd = fd_close(driver->paths_fd);
-	listener_set_close(driver->listeners);
-	driver->listeners_closed = true;
 }
 
 static void perform(struct driver *driver, const struct handoff_action *action)
@@ -277,14 +271,14 @@ static void perform(struct driver *driver, const struct handoff_action *action)
 		do_died(driver, generation);
 		break;
 	case HANDOFF_DO_DRAIN:
-		end_start(generation);
+		driver_end_start(generation);
 		driver_drain(generation);
 		break;
 	case HANDOFF_DO_DRAIN_REST:
 		driver_drain_rest(generation);
 		break;
 	case HANDOFF_DO_TERMINATE:
-		end_start(generation);
+		driver_end_start(generation);
 		driver_end(generation, SIGTERM);
 		break;
 	case HANDOFF_DO_KILL:
@@ -302,7 +296,8 @@ static void perform(struct driver *driver, const struct handoff_action *action)
 		stop_timer(driver, generation, action->timer);
 		break;
 	case HANDOFF_DO_CLOSE_LISTENERS:
-		do_close_listeners(driver);
+		report_stopping(driver);
+		driver_close_listeners(driver);
 		break;
 	case HANDOFF_DO_JOIN:
 		driver_join(driver, action);
@@ -346,112 +341,6 @@ static void on_watchdog(struct loop_source *source, void *data)
 	loop_timer_set(source, driver->notify->watchdog_ms);
 }
 
-static void watch_paths(struct driver *driver);
-
-/* Whether the watch still hears of the path. */
-static bool repair(struct listener *listener)
-{
-	struct error error = {.text = ""};
-	switch (listener_repair(listener, &error)) {
-	case LISTENER_PATH_FINE:
-		break;
-	case LISTENER_PATH_RESTORED:
-		log_warning("%s was removed by somebody and is restored: a server must not unlink a path that it was "
-			    "given",
-			    listener->path);
-		break;
-	case LISTENER_PATH_FOREIGN:
-		log_error("%s is not our socket any more: somebody put something else there; left alone",
-			  listener->path);
-		return false;
-	case LISTENER_PATH_LOST:
-		log_error("%s is gone and could not be restored: %s", listener->path, error.text);
-		return false;
-	}
-	return true;
-}
-
-static void on_paths(struct loop_source *source, int fd, uint32_t events, void *data)
-{
-	(void)source;
-	(void)events;
-	struct driver *driver = data;
-	bool heard = true;
-	char buffer[4096];
-	while (read(fd, buffer, sizeof(buffer)) > 0)
-		continue;
-	for (size_t i = 0; i < driver->listeners->count; i++)
-		heard = repair(&driver->listeners->items[i]) && heard;
-	if (!heard)
-		watch_paths(driver);
-}
-
-/* A path that nobody watches is only less safe, so that a failure is worth a line and no more. */
-static void watch_paths(struct driver *driver)
-{
-	loop_remove(driver->paths_source);
-	driver->paths_source = NULL;
-	driver->paths_fd = fd_close(driver->paths_fd);
-	int fd = driver->paths_fd = listener_watch_paths(driver->listeners);
-	if (fd == -ENOENT)
-		return;
-	int r = fd < 0 ? fd : loop_add_fd(driver->loop, fd, EPOLLIN, on_paths, driver, &driver->paths_source);
-	if (r < 0)
-		log_warning("cannot watch the unix paths: %s", strerror(-r));
-	/* What happened before the watch began. */
-	for (size_t i = 0; i < driver->listeners->count; i++)
-		repair(&driver->listeners->items[i]);
-}
-
-static int prepare_limits(struct driver *driver, struct error *error)
-{
-	const struct options *options = driver->options;
-	driver->limits = (struct child_limits){
-		.set_user = options->set_user || options->set_group,
-		.uid = options->set_user ? options->uid : getuid(),
-		.gid = options->gid,
-		.set_umask = options->set_umask,
-		.umask = options->umask,
-		.rlimits = options->rlimits,
-		.rlimit_count = options->rlimit_count,
-		.no_new_privs = options->no_new_privs,
-		.die_with_supervisor = options->die_with_supervisor,
-	};
-	if (!driver->limits.set_user)
-		return 0;
-	if (driver->limits.gid == (gid_t)-1)
-		return error_set(error, -EINVAL, "--user: user %u is not in the user database: give --group too",
-				 (unsigned)driver->limits.uid);
-	int count = 64;
-	while (options->user_name) {
-		driver->groups = reallocarray(driver->groups, (size_t)count, sizeof(gid_t));
-		if (!driver->groups)
-			return error_set(error, -ENOMEM, "out of memory");
-		if (getgrouplist(options->user_name, driver->limits.gid, driver->groups, &count) >= 0) {
-			driver->group_count = (size_t)count;
-			break;
-		}
-	}
-	driver->limits.groups = driver->groups;
-	driver->limits.group_count = driver->group_count;
-	return 0;
-}
-
-static int prepare_listeners(struct driver *driver)
-{
-	driver->stream_inodes = calloc(driver->listeners->count + 1, sizeof(ino_t));
-	driver->listener_names = calloc(driver->listeners->count + 1, sizeof(char *));
-	if (!driver->stream_inodes || !driver->listener_names)
-		return -ENOMEM;
-	for (size_t i = 0; i < driver->listeners->count; i++)
-		driver->listener_names[i] = driver->listeners->items[i].name;
-	for (size_t i = 0; i < driver->listeners->count && driver->stream_count < ACCEPTING_MAX; i++)
-		if (driver->listeners->items[i].stream)
-			driver->stream_inodes[driver->stream_count++] = driver->listeners->items[i].socket_ino;
-	watch_paths(driver);
-	return 0;
-}
-
 static int prepare_signals(struct driver *driver)
 {
 	sigset_t set;
@@ -472,8 +361,6 @@ static int prepare(struct driver *driver, const struct driver_setup *setup, stru
 		r = loop_add_timer(driver->loop, on_restart_due, driver, &driver->restart_timer);
 	if (r >= 0)
 		r = env_copy_clean(&driver->base_env, setup->environment);
-	if (r >= 0)
-		r = prepare_listeners(driver);
 	if (r >= 0 && driver->notify->watchdog_ms > 0) {
 		r = loop_add_timer(driver->loop, on_watchdog, driver, &driver->watchdog_timer);
 		if (r >= 0)
@@ -486,9 +373,7 @@ static int prepare(struct driver *driver, const struct driver_setup *setup, stru
 	driver->start_dir = command_start_directory(setup->environment);
 	if (!driver->start_dir)
 		return error_set(error, -errno, "cannot find the working directory: %s", strerror(errno));
-	r = prepare_limits(driver, error);
-	if (r < 0)
-		return r;
+	driver_watch_paths(driver);
 	driver->had_terminal = driver_has_terminal();
 	if (setup->place)
 		r = control_create(driver->loop, setup->place, driver_on_request, driver, &driver->control, error);
@@ -506,9 +391,8 @@ static void finish(struct driver *driver)
 	env_finish(&driver->base_env);
 	process_list_finish(&driver->children);
 	free(driver->start_dir);
-	free(driver->groups);
-	free(driver->stream_inodes);
-	free(driver->listener_names);
+	recipe_destroy(driver->next_recipe);
+	recipe_destroy(driver->recipe);
 	free(driver->orphans);
 	free(driver->queue);
 }
@@ -531,20 +415,16 @@ static int exit_status(const struct driver *driver)
 
 int driver_run(const struct driver_setup *setup, struct error *error)
 {
-	struct driver driver = {.name = setup->place ? setup->place->name : options_name(setup->options),
+	struct driver driver = {.name = setup->place ? setup->place->name : options_name(setup->recipe->options),
 				.started_ms = loop_now_ms(),
-				.options = setup->options,
-				.listeners = setup->listeners,
+				.command_line = setup->recipe->options,
+				.recipe = setup->recipe,
+				.options = setup->recipe->options,
+				.listeners = &setup->recipe->listeners,
 				.notify = setup->notify,
 				.paths_fd = -1,
 				.exit_code = 125};
-	static const enum handoff_restart policies[] = {[RESTART_ALWAYS] = HANDOFF_RESTART_ALWAYS,
-							[RESTART_ON_FAILURE] = HANDOFF_RESTART_ON_FAILURE,
-							[RESTART_NEVER] = HANDOFF_RESTART_NEVER};
-	const struct handoff_config config = {.restart = policies[setup->options->restart],
-					      .max_restarts = (uint32_t)setup->options->max_restarts,
-					      .max_draining = (uint32_t)setup->options->max_draining,
-					      .workers = 1};
+	const struct handoff_config config = driver_machine_config(driver.options);
 	TAILQ_INIT(&driver.generations);
 	TAILQ_INIT(&driver.askers);
 	TAILQ_INIT(&driver.stop_waiters);

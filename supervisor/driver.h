@@ -5,14 +5,12 @@
 
 #include "control_place.h"
 #include "error.h"
-#include "listener.h"
 #include "notify.h"
-#include "options.h"
+#include "recipe.h"
 
 struct driver_setup {
-	const struct options *options;  /* all borrowed for the run */
-	struct listener_set *listeners; /* closed by the driver when a stop was asked; else the caller's */
-	struct notify *notify;
+	struct recipe *recipe;             /* taken over */
+	struct notify *notify;             /* borrowed, as the rest */
 	const struct control_place *place; /* NULL: no control socket */
 	char *const *environment;          /* ours at start, untouched */
 };

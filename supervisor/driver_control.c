@@ -123,13 +123,14 @@ static void drop_unwanted_commands(struct driver *driver)
 	}
 }
 
-char *const *driver_command(struct driver *driver, uint32_t wish_id)
+char *const *driver_command(struct driver *driver, const struct generation *generation)
 {
-	const struct wish *wish = find_wish(driver, wish_id);
+	const struct wish *wish = generation ? find_wish(driver, generation->wish) : NULL;
 	const struct command_line *command = wish ? find_command(driver, wish->key) : NULL;
+	const struct recipe *recipe = generation && generation->recipe ? generation->recipe : driver->recipe;
 	if (!command)
 		command = driver->kept;
-	return command ? command->argv : driver->options->command;
+	return command ? command->argv : recipe->options->command;
 }
 
 bool driver_fall_back(struct driver *driver)
@@ -451,8 +452,10 @@ static int take_snapshot(struct driver *driver, struct snapshot *snapshot)
 			   .state = state_name(driver->machine.state),
 			   .started_ms = wall_clock(driver->started_ms),
 			   .generation = shown,
-			   .command = driver_command(driver, 0),
-			   .command_from = driver->kept ? "reload" : "options",
+			   .command = driver_command(driver, NULL),
+			   .command_from = driver->kept                        ? "reload"
+					   : driver->options->command_is_files ? "config"
+									       : "options",
 			   .last_reload = {.generation = driver->last_reload.generation,
 					   .result = driver->last_reload.result,
 					   .reason = driver->last_reload.reason[0] ? driver->last_reload.reason : NULL,
@@ -469,7 +472,7 @@ static int take_snapshot(struct driver *driver, struct snapshot *snapshot)
 		return -ENOMEM;
 	for (size_t i = 0; i < driver->listeners->count; i++) {
 		const struct listener *listener = &driver->listeners->items[i];
-		snapshot->listeners[i] = (struct status_listener){.name = driver->listener_names[i],
+		snapshot->listeners[i] = (struct status_listener){.name = driver->recipe->names[i],
 								  .address = listener->address,
 								  .type = listener->type,
 								  .fd = COMMAND_FIRST_FD + (int)i,

@@ -14,6 +14,7 @@
 #include "loop.h"
 #include "process.h"
 #include "ready.h"
+#include "recipe.h"
 
 #define DRIVER_HEALTHY_MS 10000
 /* How long a failed start may still finish what it accepted. */
@@ -48,6 +49,8 @@ struct generation {
 	size_t worker_count;
 	char **argv;     /* owned: the command with its {fd} words replaced */
 	char *directory; /* owned: where it runs */
+	struct recipe
+		*recipe; /* what it is started from, only until it is ready and settled, or has failed; borrowed */
 	struct loop_source *ready_timer, *settle_timer, *drain_timer, *kill_timer;
 	int64_t started_ms, ready_ms, draining_ms; /* when, CLOCK_MONOTONIC; -1 before */
 	int64_t healthy_from_ms; /* a death after that is not one more in a row; -1 while it is not active */
@@ -82,10 +85,12 @@ struct last_reload {
 };
 
 struct driver {
-	const char *name; /* of the log lines and the control socket */
-	const struct options *options;
-	struct listener_set *listeners;
-	bool listeners_closed;
+	const char *name;                   /* of the log lines and the control socket */
+	const struct options *command_line; /* main's; what does not change at a hand-off is read here */
+	struct recipe *recipe;              /* of the active generation; owned */
+	struct recipe *next_recipe;         /* of the one that starts, where the config file was read again; owned */
+	const struct options *options;      /* of `recipe` */
+	struct listener_set *listeners;     /* of `recipe` */
 	struct notify *notify;
 	struct loop *loop;
 	struct handoff machine;
@@ -94,14 +99,8 @@ struct driver {
 	size_t queue_head, queue_count, queue_capacity;
 	bool pumping;
 	struct generation_list generations;
-	struct env base_env; /* the start environment, cleaned */
-	char *start_dir;     /* the logical working directory at start */
-	gid_t *groups;       /* supplementary groups of --user */
-	size_t group_count;
-	struct child_limits limits;
-	char **listener_names; /* owned array; the names are the listeners' */
-	ino_t *stream_inodes;  /* of the held stream listeners */
-	size_t stream_count;
+	struct env base_env;     /* the start environment, cleaned */
+	char *start_dir;         /* the logical working directory at start */
 	uint64_t active_seen;    /* what the active generation was seen waiting on */
 	bool own_word;           /* a generation said ready by itself: later ones must too */
 	struct capture *capture; /* NULL without --capture */
@@ -148,6 +147,19 @@ void driver_release(struct generation *generation);
  * known. */
 void driver_check_exits(struct generation *generation);
 
+/* Nobody asks any more whether it is ready. */
+void driver_end_start(struct generation *generation);
+
+/* driver_listen.c: which recipe counts, and the listeners that it names. */
+struct handoff_config driver_machine_config(const struct options *options); /* in driver.c */
+/* The generation is active: its recipe is the one that counts, and what that does not name is closed. */
+void driver_use_recipe(struct generation *generation);
+/* Its start is over without that. */
+void driver_drop_recipe(struct generation *generation);
+void driver_watch_paths(struct driver *driver);
+/* A stop: all our copies. */
+void driver_close_listeners(struct driver *driver);
+
 /* driver_group.c: signals to what a generation consists of, and its end. */
 void driver_drain(struct generation *generation);
 void driver_drain_rest(struct generation *generation);
@@ -166,8 +178,8 @@ void driver_answer(struct driver *driver, const struct handoff_action *action);
 void driver_refuse(struct driver *driver, const struct handoff_action *action);
 /* Ends all requests; `status` is what we exit with. */
 void driver_control_finish(struct driver *driver, int status);
-/* What a generation of this wish runs (0: the last good command line). */
-char *const *driver_command(struct driver *driver, uint32_t wish);
+/* What a generation runs: what its request brought, else the last good command line; NULL: that one. */
+char *const *driver_command(struct driver *driver, const struct generation *generation);
 /* A kept command line of a reload does not start any more: back to the one before. False when there is none. */
 bool driver_fall_back(struct driver *driver);
 /* Somebody still waits for what this generation wrote to stderr. */

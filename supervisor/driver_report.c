@@ -136,7 +136,7 @@ void report_active(struct driver *driver, struct generation *generation)
 /* Which of the things that are known is the one to read first. */
 static void describe_failure(struct generation *generation, enum handoff_failure failure, char *text, size_t size)
 {
-	struct worker *worker = generation->workers[0];
+	struct worker *worker = generation->worker_count > 0 ? generation->workers[0] : NULL;
 	for (size_t i = 0; i < generation->worker_count; i++)
 		if (generation->workers[i]->exited)
 			worker = generation->workers[i];
@@ -163,7 +163,7 @@ static void describe_failure(struct generation *generation, enum handoff_failure
 		break;
 	case HANDOFF_FAILURE_TIMEOUT:
 		snprintf(text, size, "not ready in time (%s): %s",
-			 span(generation->driver->options->ready_timeout_ms, after, sizeof(after)),
+			 span(generation->recipe->options->ready_timeout_ms, after, sizeof(after)),
 			 ready_missing(worker->ready, missing, sizeof(missing)));
 		break;
 	case HANDOFF_FAILURE_PROTOCOL:

@@ -23,12 +23,13 @@ static int build_worker_env(struct worker *worker, const struct env *user_env)
 {
 	struct generation *generation = worker->generation;
 	struct driver *driver = generation->driver;
+	const struct recipe *recipe = generation->recipe;
 	struct env *env = &worker->env;
 	int r = env_copy(env, user_env->items);
 	if (r >= 0)
-		r = command_add_listeners(env, driver->listener_names, driver->listeners->count);
+		r = command_add_listeners(env, recipe->names, recipe->listeners.count);
 	if (r >= 0)
-		r = env_set_number(env, "HANDOFF_READY_FD", COMMAND_FIRST_FD + (long long)driver->listeners->count);
+		r = env_set_number(env, "HANDOFF_READY_FD", COMMAND_FIRST_FD + (long long)recipe->listeners.count);
 	if (r >= 0)
 		r = env_set(env, "NOTIFY_SOCKET", ready_notify_socket(worker->ready));
 	if (r >= 0)
@@ -192,14 +193,17 @@ static const struct ready_handler ready_handler = {
 static int create_ready(struct worker *worker, struct error *error)
 {
 	struct driver *driver = worker->generation->driver;
-	uint64_t all = driver->stream_count >= 64 ? UINT64_MAX : ((uint64_t)1 << driver->stream_count) - 1;
+	const struct recipe *recipe = worker->generation->recipe;
+	/* What the active generation waits on says nothing about other listeners. */
+	bool same = recipe == driver->recipe;
+	uint64_t all = recipe->stream_count >= 64 ? UINT64_MAX : ((uint64_t)1 << recipe->stream_count) - 1;
 	const struct ready_options options = {
-		.hows = driver->options->readies,
-		.how_count = driver->options->ready_count,
+		.hows = recipe->options->readies,
+		.how_count = recipe->options->ready_count,
 		.own_word_only = driver->own_word,
-		.inodes = driver->stream_inodes,
-		.inode_count = driver->stream_count,
-		.wanted = driver->active_seen ? driver->active_seen : all,
+		.inodes = recipe->stream_inodes,
+		.inode_count = recipe->stream_count,
+		.wanted = same && driver->active_seen ? driver->active_seen : all,
 	};
 	return ready_create(driver->loop, &options, &ready_handler, worker, &worker->ready, error);
 }
@@ -207,7 +211,7 @@ static int create_ready(struct worker *worker, struct error *error)
 static int build_check_plan(struct worker *worker)
 {
 	struct generation *generation = worker->generation;
-	const struct options *options = generation->driver->options;
+	const struct options *options = generation->recipe->options;
 	bool wanted = false;
 	for (size_t i = 0; i < options->ready_count; i++)
 		wanted = wanted || options->readies[i].kind == READY_EXEC;
@@ -227,7 +231,7 @@ static int build_check_plan(struct worker *worker)
 		.chdir = generation->directory,
 		.stderr_fd = -1,
 		.quiet = true,
-		.limits = &generation->driver->limits,
+		.limits = &generation->recipe->limits,
 	};
 	return r;
 }
@@ -256,25 +260,25 @@ static int watch(struct worker *worker, struct error *error)
 static int fork_worker(struct worker *worker, int stderr_fd, struct error *error)
 {
 	struct generation *generation = worker->generation;
-	struct driver *driver = generation->driver;
-	size_t count = driver->listeners->count;
+	const struct recipe *recipe = generation->recipe;
+	size_t count = recipe->listeners.count;
 	CLEANUP(freep) int *fds = calloc(count + 1, sizeof(int));
 	if (!fds)
 		return error_set(error, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < count; i++)
-		fds[i] = driver->listeners->items[i].fd;
+		fds[i] = recipe->listeners.items[i].fd;
 	fds[count] = ready_pipe_fd(worker->ready);
 	const struct child_plan plan = {
 		.argv = generation->argv,
 		.envp = worker->env.items,
 		.listen_pid_index = env_index(&worker->env, "LISTEN_PID"),
 		.chdir = generation->directory,
-		.chdir_may_be_denied = !driver->options->chdir,
+		.chdir_may_be_denied = !recipe->options->chdir,
 		.fds = fds,
 		.fd_count = count + 1,
 		.stderr_fd = stderr_fd,
-		.keep_hup_ignored = driver->options->signals[SIGHUP].action == SIGNAL_ACTION_UNUSED,
-		.limits = &driver->limits,
+		.keep_hup_ignored = generation->driver->command_line->signals[SIGHUP].action == SIGNAL_ACTION_UNUSED,
+		.limits = &recipe->limits,
 	};
 	return child_spawn(&plan, &worker->child, error);
 }
@@ -312,17 +316,31 @@ static int start_worker(struct worker *worker, const struct env *user_env, int s
 	return r;
 }
 
+/* The config file is read again for a hand-off, not for a restart: what was good is what is tried again. */
+static int choose_recipe(struct generation *generation, struct error *error)
+{
+	struct driver *driver = generation->driver;
+	generation->recipe = driver->recipe;
+	if (!generation->is_handoff || !driver->command_line->config_path)
+		return 0;
+	int r = recipe_reread(driver->command_line, driver->recipe, &driver->next_recipe, error);
+	if (r >= 0)
+		generation->recipe = driver->next_recipe;
+	return r;
+}
+
 static uint32_t start_workers(struct generation *generation, struct error *error)
 {
 	struct driver *driver = generation->driver;
+	const struct recipe *recipe = generation->recipe;
 	CLEANUP(fd_closep) int stderr_fd = -1;
 	CLEANUP(env_finish) struct env user_env = {.items = NULL};
 	uint32_t count = (uint32_t)generation->worker_count;
-	if (command_expand(driver_command(driver, generation->wish), driver->listener_names, driver->listeners->count,
+	if (command_expand(driver_command(driver, generation), recipe->names, recipe->listeners.count,
 			   &generation->argv, error) < 0 ||
-	    command_environment(driver->options, driver->base_env.items, &user_env, error) < 0)
+	    command_environment(recipe->options, driver->base_env.items, &user_env, error) < 0)
 		return count;
-	generation->directory = command_directory(driver->options, driver->start_dir);
+	generation->directory = command_directory(recipe->options, driver->start_dir);
 	if (!generation->directory) {
 		error_set(error, -ENOMEM, "out of memory");
 		return count;
@@ -354,6 +372,22 @@ static struct worker *add_worker(struct generation *generation)
 	return workers[generation->worker_count++] = worker;
 }
 
+/* Nobody asks any more whether it is ready. */
+void driver_end_start(struct generation *generation)
+{
+	for (size_t i = 0; i < generation->worker_count; i++)
+		if (generation->workers[i]->ready)
+			ready_settle(generation->workers[i]->ready);
+}
+
+static int add_workers(struct generation *generation, uint32_t count, struct error *error)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (!add_worker(generation))
+			return error_set(error, -ENOMEM, "out of memory");
+	return 0;
+}
+
 uint32_t driver_spawn(struct driver *driver, const struct handoff_action *action)
 {
 	struct generation *generation = calloc(1, sizeof(*generation));
@@ -373,13 +407,9 @@ uint32_t driver_spawn(struct driver *driver, const struct handoff_action *action
 					  .left_with = -1};
 	TAILQ_INSERT_TAIL(&driver->generations, generation, link);
 	struct error error = {.text = ""};
-	uint32_t failed = 0;
-	for (uint32_t i = 0; i < action->count; i++)
-		failed += add_worker(generation) == NULL;
-	if (failed == 0)
+	uint32_t failed = action->count;
+	if (choose_recipe(generation, &error) >= 0 && add_workers(generation, action->count, &error) >= 0)
 		failed = start_workers(generation, &error);
-	else
-		failed = (uint32_t)error_set(&error, (int)action->count, "out of memory");
 	if (failed > 0)
 		strlcpy(generation->reason, error.text, sizeof(generation->reason));
 	if (failed < action->count)

@@ -19,6 +19,7 @@
 #include "notify.h"
 #include "options.h"
 #include "pidfile.h"
+#include "recipe.h"
 
 /* Our own start-up error (docs/handoff.1). */
 #define EXIT_STARTUP 125
@@ -60,28 +61,28 @@ static int run_supervised(const struct options *options, const struct listener_i
 {
 	struct error error = {.text = ""};
 	struct pidfile pidfile = {.fd = -1};
-	struct listener_set listeners = {.items = NULL};
+	struct recipe *recipe = NULL;
 	struct notify notify = {.fd = -1, .newline_fd = -1};
 	struct control_place place = {.lock_fd = -1};
 	int r = take_place(options, &place, &error);
 	if (r >= 0 && options->pid_file)
 		r = pidfile_create(&pidfile, options->pid_file, &error);
 	if (r >= 0)
-		r = listener_set_open(&listeners, options->listens, options->listen_count, inherited, &error);
+		r = recipe_open(options, inherited, &recipe, &error);
 	if (r >= 0 && notify_init(&notify, options->notify_fd, &error) == -EBADF)
 		r = -EBADF;
 	else if (r >= 0 && error.text[0] != '\0')
 		log_warning("%s", error.text);
 	if (r >= 0) {
-		const struct driver_setup setup = {.options = options,
-						   .listeners = &listeners,
+		const struct driver_setup setup = {.recipe = recipe,
 						   .notify = &notify,
 						   .place = place.path ? &place : NULL,
 						   .environment = environ};
 		r = driver_run(&setup, &error);
+		recipe = NULL;
 	}
 	notify_finish(&notify);
-	listener_set_close(&listeners);
+	recipe_destroy(recipe);
 	if (options->pid_file)
 		pidfile_finish(&pidfile);
 	control_place_release(&place);

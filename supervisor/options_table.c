@@ -98,6 +98,7 @@ const struct option_row options_table[] = {
 	 .fixed = true,
 	 .help = "name in the log and for reload, status and stop\n(default: COMMAND's base name)"},
 	{.option = "--config", .letter = 'c', .value = "FILE", .no_key = true, .apply = options_apply_config,
+	 .field = FIELD(config_path),
 	 .help = "options as JSON, read anew at every hand-off"},
 
 	{.option = "--ready", .value = "HOW", .repeatable = true, .apply = options_apply_ready,
@@ -194,8 +195,8 @@ const struct option_row options_table[] = {
 	{.option = "--log-level", .value = "LEVEL", .fixed = true, .apply = apply_word, .field = FIELD(log_level),
 	 .words = log_level_words,
 	 .help = "error, warning, info or debug (default: info)"},
-	{.option = "--help", .letter = 'h', .apply = apply_help, .help = "show this text"},
-	{.option = "--version", .letter = 'V', .apply = apply_version, .help = "show the version"},
+	{.option = "--help", .letter = 'h', .no_key = true, .apply = apply_help, .help = "show this text"},
+	{.option = "--version", .letter = 'V', .no_key = true, .apply = apply_version, .help = "show the version"},
 };
 /* clang-format on */
 

@@ -421,6 +421,11 @@ bool ready_own_word(const struct ready *ready)
 
 void ready_settle(struct ready *ready)
 {
+	/* They are the recipe's, which may go now. */
+	ready->options.hows = NULL;
+	ready->options.how_count = 0;
+	ready->options.inodes = NULL;
+	ready->options.inode_count = 0;
 	ready->is_settled = true;
 	stop_timers(ready);
 	ready_exec_end(ready);

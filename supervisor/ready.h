@@ -52,7 +52,7 @@ struct ready_handler {
 };
 
 struct ready_options {
-	const struct ready_how *hows; /* any one suffices; borrowed for the life of the struct ready */
+	const struct ready_how *hows; /* any one suffices; borrowed until ready_settle */
 	size_t how_count;
 	bool own_word_only;  /* auto: a generation of this command said ready by itself before, so guessing is off */
 	const ino_t *inodes; /* socket inodes of the held stream listeners, borrowed; what `accepting` looks for */

@@ -145,16 +145,23 @@ static int prepare_limits(struct recipe *recipe, struct error *error)
 
 /* ---- outside ---- */
 
+void recipe_forget_borrowed(struct recipe *recipe)
+{
+	size_t own = 0;
+	for (size_t i = 0; i < recipe->listeners.count; i++) {
+		if (recipe->borrowers[i])
+			continue;
+		recipe->listeners.items[own] = recipe->listeners.items[i];
+		recipe->borrowers[own++] = NULL;
+	}
+	recipe->listeners.count = own;
+}
+
 void recipe_destroy(struct recipe *recipe)
 {
 	if (!recipe)
 		return;
-	/* What is borrowed must not be closed: it goes out of the set. */
-	size_t own = 0;
-	for (size_t i = 0; i < recipe->listeners.count; i++)
-		if (!recipe->borrowers[i])
-			recipe->listeners.items[own++] = recipe->listeners.items[i];
-	recipe->listeners.count = own;
+	recipe_forget_borrowed(recipe);
 	listener_set_close(&recipe->listeners);
 	free(recipe->borrowers);
 	free(recipe->names);

@@ -38,6 +38,9 @@ int recipe_reread(const struct options *command_line, const struct recipe *activ
 int recipe_replace(struct recipe *active, struct recipe *next, size_t *ret_closed, size_t *ret_opened,
 		   struct error *error);
 
+/* The active recipe's listeners were closed (a stop): what this one borrowed is not there any more. */
+void recipe_forget_borrowed(struct recipe *recipe);
+
 /* Closes what is its own (not what it borrowed), and frees. NULL is fine. */
 void recipe_destroy(struct recipe *recipe);
 
