@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The completion script for bash. It needs nothing but bash; with bash-completion it completes the server's line too.
  */
+#include <string.h>
+
 #include "completion_private.h"
 
 static const char head[] = "# bash completion for handoff, made by: handoff completion bash\n"
@@ -18,7 +20,7 @@ static const char head[] = "# bash completion for handoff, made by: handoff comp
 			   "	COMPREPLY=()\n"
 			   "	# --option=value comes as three words.\n"
 			   "	if [ \"$cur\" = = ]; then\n"
-			   "		cur=\n"
+			   "		cur=''\n"
 			   "	elif [ \"$prev\" = = ]; then\n"
 			   "		prev=${COMP_WORDS[COMP_CWORD - 2]}\n"
 			   "	fi\n"
@@ -40,9 +42,9 @@ static const char words_head[] = "	case $prev in\n";
 static const char words_tail[] = "	esac\n";
 
 static const char tail[] = "	if [[ $cur == -* ]]; then\n"
-			   "		operands=\n"
+			   "		operands=''\n"
 			   "	else\n"
-			   "		options=\n"
+			   "		options=''\n"
 			   "	fi\n"
 			   "	mapfile -t COMPREPLY < <(compgen -W \"$options $operands\" -- \"$cur\")\n"
 			   "}\n"
@@ -76,6 +78,19 @@ static void write_value(FILE *out, const char *option, char letter, const char *
 	fputs("		return\n		;;\n", out);
 }
 
+/* Whether `run`, or a client command before this one, has an option of that name: it takes the same there. */
+static bool written(const char *name, size_t command)
+{
+	for (size_t i = 0; i < options_table_count; i++)
+		if (strcmp(options_table[i].option, name) == 0)
+			return true;
+	for (size_t i = 0; i < command; i++)
+		for (const struct ctl_option *option = ctl_commands[i].options; option->option; option++)
+			if (strcmp(option->option, name) == 0)
+				return true;
+	return false;
+}
+
 static void write_values(FILE *out)
 {
 	fputs(words_head, out);
@@ -85,7 +100,7 @@ static void write_values(FILE *out)
 				    options_table[i].words);
 	for (size_t i = 0; i < ctl_command_count; i++)
 		for (const struct ctl_option *option = ctl_commands[i].options; option->option; option++)
-			if (option->value)
+			if (option->value && !written(option->option, i))
 				write_value(out, option->option, 0, option->value, NULL);
 	fputs(words_tail, out);
 }
@@ -121,7 +136,16 @@ static void write_commands(FILE *out)
 	fputs("	*)\n		options='", out);
 	for (const char *const *name = options_long_names(); *name; name++)
 		fprintf(out, "--%s ", *name);
-	fputs("--'\n		;;\n	esac\n", out);
+	/* A word that is no option begins the server's own line: a program. */
+	fputs("--'\n"
+	      "		if ((COMP_CWORD > 1)) && [[ $cur != -* ]]; then\n"
+	      "			compopt -o filenames\n"
+	      "			mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
+	      "			return\n"
+	      "		fi\n"
+	      "		;;\n"
+	      "	esac\n",
+	      out);
 }
 
 void completion_bash(FILE *out)

@@ -137,10 +137,12 @@ static int prepare(struct scan *scan, struct error *error)
 
 static int refuse_syntax(const struct scan *scan, const char *end, struct error *error)
 {
-	/* cJSON points at the value that it could not take, or at what should have been another character. */
+	/* cJSON points at the value that it could not take, or somewhere behind its beginning. */
 	size_t offset = end ? (size_t)(end - scan->text) : 0;
 	if (offset < scan->length)
 		offset += strspn(scan->text + offset, BLANKS);
+	while (offset > 0 && offset < scan->length && !strchr(BLANKS "{}[],:", scan->text[offset - 1]))
+		offset--;
 	const char *here = scan->text + offset;
 	if (offset >= scan->length)
 		return refuse(scan->text, scan->previous, "the text ends too early: a } or ] is missing", error);

@@ -116,10 +116,10 @@ static int refuse_option(const struct ctl_command *command, const char *word, st
 	const char *closest = name ? spec_closest(name, names) : NULL;
 	free(name);
 	if (closest)
-		return error_set(error, -EINVAL, "handoff %s: unknown option %.200s; did you mean --%s?", command->word,
-				 word, closest);
-	return error_set(error, -EINVAL, "handoff %s: unknown option %.200s; handoff %s --help lists them",
-			 command->word, word, command->word);
+		return error_set(error, -EINVAL, "%s: unknown option %.200s; did you mean --%s?", command->word, word,
+				 closest);
+	return error_set(error, -EINVAL, "%s: unknown option %.200s; handoff %s --help lists them", command->word, word,
+			 command->word);
 }
 
 /* Takes the option in words[0]. How many words it took, or a negative errno. */
@@ -150,16 +150,15 @@ static int take_operand(struct ctl_request *request, const char *word, struct er
 {
 	const struct ctl_command *command = request->command;
 	if (!command->operand)
-		return error_set(error, -EINVAL, "handoff %s takes no name, but \"%.200s\" was given", command->word,
-				 word);
+		return error_set(error, -EINVAL, "%s takes no name, but \"%.200s\" was given", command->word, word);
 	if (request->operand)
-		return error_set(error, -EINVAL, "handoff %s takes one %s, but \"%.200s\" and \"%.200s\" were given%s",
+		return error_set(error, -EINVAL, "%s takes one %s, but \"%.200s\" and \"%.200s\" were given%s",
 				 command->word, command->operand, request->operand, word,
 				 command->takes_command ? "; a command line comes after --" : "");
 	if (*word == '\0')
-		return error_set(error, -EINVAL, "handoff %s: the %s is empty", command->word, command->operand);
+		return error_set(error, -EINVAL, "%s: the %s is empty", command->word, command->operand);
 	if (strchr(word, '/'))
-		return error_set(error, -EINVAL, "handoff %s: \"%.200s\" is a path, not a name: write --control %.200s",
+		return error_set(error, -EINVAL, "%s: \"%.200s\" is a path, not a name: write --control %.200s",
 				 command->word, word, word);
 	request->operand = word;
 	unsigned index;
@@ -181,7 +180,7 @@ static int check_together(const struct ctl_request *request, struct error *error
 				 "--control \"%.200s\" says which supervisor already; leave \"%.200s\" out",
 				 request->control.path, request->operand);
 	if (command->operand_words && !request->operand)
-		return error_set(error, -EINVAL, "handoff %s: say for which shell: bash, zsh or fish", command->word);
+		return error_set(error, -EINVAL, "%s: say for which shell: bash, zsh or fish", command->word);
 	if (request->argv && !request->argv[0])
 		return error_set(error, -EINVAL, "the command line after -- is missing");
 	if (request->argv && request->argv[0][0] == '\0')
@@ -195,7 +194,7 @@ static int parse_words(struct ctl_request *request, int count, char **words, str
 		int taken = 1;
 		if (strcmp(words[at], "--") == 0) {
 			if (!request->command->takes_command)
-				return error_set(error, -EINVAL, "handoff %s takes no command line after --",
+				return error_set(error, -EINVAL, "%s takes no command line after --",
 						 request->command->word);
 			request->argv = words + at + 1;
 			break;

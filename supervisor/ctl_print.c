@@ -284,9 +284,11 @@ void ctl_progress_tick(struct ctl_progress *progress)
 void ctl_progress_event(struct ctl_progress *progress, const cJSON *event)
 {
 	char text[sizeof(progress->text)];
-	bool draining = strcmp(ctl_string(event, "event", ""), "draining") == 0;
+	const char *kind = ctl_string(event, "event", "");
+	bool draining = strcmp(kind, "draining") == 0;
 	int64_t generation = ctl_number(event, "generation", 0);
-	if (!ctl_event_text(event, text, sizeof(text)))
+	/* Those are what the result says next, and more. */
+	if (strcmp(kind, "active") == 0 || strcmp(kind, "failed") == 0 || !ctl_event_text(event, text, sizeof(text)))
 		return;
 	if (progress->live) {
 		strlcpy(progress->text, text, sizeof(progress->text));

@@ -374,6 +374,9 @@ static int prepare(struct driver *driver, const struct driver_setup *setup, stru
 	if (!driver->start_dir)
 		return error_set(error, -errno, "cannot find the working directory: %s", strerror(errno));
 	driver_watch_paths(driver);
+	r = driver_einhorn_init(driver, setup->place, error);
+	if (r < 0)
+		return r;
 	driver->had_terminal = driver_has_terminal();
 	if (setup->place)
 		r = control_create(driver->loop, setup->place, driver_on_request, driver, &driver->control, error);
@@ -384,6 +387,7 @@ static int prepare(struct driver *driver, const struct driver_setup *setup, stru
 
 static void finish(struct driver *driver)
 {
+	driver_einhorn_finish(driver);
 	if (driver->capture)
 		capture_destroy(driver->capture, 1000);
 	loop_destroy(driver->loop);

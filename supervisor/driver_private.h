@@ -119,6 +119,7 @@ struct driver {
 	uint32_t last_key;
 	struct command_line *kept;        /* a reload's, which became active; NULL: that of the options */
 	struct command_line *kept_before; /* what was good before it; NULL: that of the options */
+	struct einhorn *einhorn;          /* NULL without --compat einhorn */
 	struct last_reload last_reload;
 	uint64_t restarts, handoffs, failed_handoffs;
 	int64_t started_ms; /* CLOCK_MONOTONIC */
@@ -188,6 +189,12 @@ bool driver_lines_wanted(const struct driver *driver, uint32_t generation);
  * nothing needs to be filled in, and sending NULL is fine. */
 cJSON *driver_event_new(struct driver *driver, const char *kind, const struct generation *generation);
 void driver_event_send(struct driver *driver, const struct generation *generation, cJSON *event);
+
+/* driver_einhorn.c: --compat einhorn; nothing without it. */
+int driver_einhorn_init(struct driver *driver, const struct control_place *place, struct error *error);
+void driver_einhorn_finish(struct driver *driver);
+/* For EINHORN_SOCK_PATH; NULL when there is none. */
+const char *driver_einhorn_path(const struct driver *driver);
 
 /* driver_report.c: what people and our manager read. */
 void report_listeners(struct driver *driver);

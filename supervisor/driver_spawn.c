@@ -16,6 +16,7 @@
 #include <bsd/string.h>
 
 #include "command.h"
+#include "compat.h"
 #include "fd.h"
 #include "log.h"
 
@@ -38,6 +39,9 @@ static int build_worker_env(struct worker *worker, const struct env *user_env)
 		r = env_set(env, "HANDOFF_NAME", driver->name);
 	if (r >= 0)
 		r = env_set(env, "PWD", generation->directory);
+	if (r >= 0)
+		r = compat_environment(env, recipe->options->compat, &recipe->listeners, COMMAND_FIRST_FD,
+				       generation->number, driver_einhorn_path(driver));
 	return r;
 }
 

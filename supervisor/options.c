@@ -166,15 +166,14 @@ static int walk_options(int argc, char **argv, struct options *options, struct e
 	optind = 0; /* glibc and musl start anew */
 	for (;;) {
 		int at = optind ? optind : 1;
-		const char *word = at < argc ? argv[at] : "";
-		int result = check_word(word, error);
+		int result = at < argc ? check_word(argv[at], error) : 0;
 		if (result < 0)
 			return result;
 		int code = getopt_long(argc, argv, walk.shorts, walk.longs, NULL);
 		if (code == -1)
 			return optind;
 		if (code == ':' || code == '?')
-			return refuse_code(code, word, error);
+			return refuse_code(code, at < argc ? argv[at] : "", error);
 		result = apply(&walk, row_by_code(code), argv, options, error);
 		if (result < 0)
 			return result;

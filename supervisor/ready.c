@@ -414,6 +414,15 @@ uint64_t ready_seen(const struct ready *ready)
 	return ready->seen_accepting ? ready->accepting.seen : 0;
 }
 
+void ready_acknowledge(struct ready *ready, const char *why)
+{
+	ready->spoke_by_datagram = true;
+	if (ready->leader == 0 || !ready_is_open(ready))
+		return;
+	strlcpy(ready->verdict_why, why, sizeof(ready->verdict_why));
+	decide(ready, "einhorn");
+}
+
 bool ready_own_word(const struct ready *ready)
 {
 	return ready->spoke_on_pipe || ready->spoke_by_datagram;

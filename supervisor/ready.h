@@ -80,6 +80,9 @@ void ready_exec_done(struct ready *ready);
 /* A signal TERM or USR1 came from `sender`: 1 if it was this process's (or its tree's) readiness (READY_SIGNAL is on
  * and it is still starting), so that it is no order to us; else 0. */
 int ready_signal(struct ready *ready, pid_t sender);
+/* The process said so on a way that is not this module's (einhorn's socket): counts as its own word, whatever --ready
+ * asks for. */
+void ready_acknowledge(struct ready *ready, const char *why);
 /* What was seen waited on when it became ready by accepting; 0 when it was not asked. For the next generation's
  * `wanted`. */
 uint64_t ready_seen(const struct ready *ready);
