@@ -15,7 +15,7 @@ static const char head[] = "# bash completion for handoff, made by: handoff comp
 			   "_handoff()\n"
 			   "{\n"
 			   "	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=run i "
-			   "options= operands=\n"
+			   "options='' operands=''\n"
 			   "	local IFS=$' \\t\\n'\n"
 			   "	COMPREPLY=()\n"
 			   "	# --option=value comes as three words.\n"

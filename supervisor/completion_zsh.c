@@ -15,7 +15,7 @@ static const char head[] = "#compdef handoff\n"
 			   "\n"
 			   "_handoff() {\n"
 			   "	local command=run\n"
-			   "	local -a commands\n"
+			   "	local -a command_words\n"
 			   "	local -i hyphens=${words[(i)--]}\n"
 			   "	# After -- comes the server's own command line.\n"
 			   "	if ((hyphens < CURRENT)); then\n"
@@ -26,10 +26,10 @@ static const char head[] = "#compdef handoff\n"
 			   "	fi\n";
 
 static const char middle[] = "	if ((CURRENT == 2)) && [[ $words[2] != -* ]]; then\n"
-			     "		_describe command commands\n"
+			     "		_describe command command_words\n"
 			     "		return\n"
 			     "	fi\n"
-			     "	if ((${commands[(I)$words[2]:*]})); then\n"
+			     "	if ((${command_words[(I)$words[2]:*]})); then\n"
 			     "		command=$words[2]\n"
 			     "		shift words\n"
 			     "		((CURRENT--))\n"
@@ -103,9 +103,10 @@ static void write_value(FILE *out, const char *value, const char *const *words)
 	write_action(out, value, words);
 }
 
+/* Not called `commands`: that is zsh's own table of programs, which _normal reads. */
 static void write_commands(FILE *out)
 {
-	fputs("	commands=(\n", out);
+	fputs("	command_words=(\n", out);
 	for (size_t i = 0; completion_words[i].word; i++)
 		fprintf(out, "		'%s:%s'\n", completion_words[i].word, completion_words[i].help);
 	for (size_t i = 0; i < ctl_command_count; i++)
