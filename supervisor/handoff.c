@@ -244,14 +244,11 @@ static void recover(struct handoff_step *step)
 		wind_down(step, HANDOFF_EXIT_FIRST_FAILED);
 		return;
 	}
-	if (machine->config.restart == HANDOFF_RESTART_NEVER) {
-		wind_down(step, HANDOFF_EXIT_GAVE_UP);
-		return;
-	}
 	/* Somebody waits for a start of their own: that one is the restart, and comes without delay. */
 	if (next(step))
 		return;
-	if (machine->config.max_restarts > 0 && machine->failures >= machine->config.max_restarts)
+	bool spent = machine->config.max_restarts > 0 && machine->failures >= machine->config.max_restarts;
+	if (machine->config.restart == HANDOFF_RESTART_NEVER || spent)
 		wind_down(step, HANDOFF_EXIT_GAVE_UP);
 	else
 		back_off(step);
@@ -393,10 +390,9 @@ static void settling_settled(struct handoff_step *step, struct handoff_generatio
 	timer_set(step, HANDOFF_TIMER_HEALTHY, generation->number);
 	answer(step, generation->wish, HANDOFF_RESULT_OK, generation->number, HANDOFF_FAILURE_NONE);
 	generation->wish = 0;
-	if (old) {
+	if (old)
 		drain(step, old);
-		enforce_max_draining(step);
-	}
+	enforce_max_draining(step);
 	next(step);
 }
 
@@ -481,7 +477,6 @@ static void active_exited(struct handoff_step *step, struct handoff_generation *
 	act_on(step, HANDOFF_DO_DIED, generation->number);
 	act_on(step, HANDOFF_DO_DRAIN_REST, generation->number);
 	timer_set(step, HANDOFF_TIMER_DRAIN, generation->number);
-	enforce_max_draining(step);
 	if (machine->state == HANDOFF_REPLACING)
 		machine->state = HANDOFF_STARTING;
 	else if (step->event->clean && machine->config.restart == HANDOFF_RESTART_ON_FAILURE)
@@ -540,6 +535,9 @@ static void ending_kill_due(struct handoff_step *step, struct handoff_generation
 
 static void draining_drain_due(struct handoff_step *step, struct handoff_generation *generation)
 {
+	/* --max-draining was faster. */
+	if (generation->killed)
+		return;
 	if (step->machine->stop_asked)
 		step->machine->forced = true;
 	kill_generation(step, generation, HANDOFF_KILL_DRAIN_TIMEOUT);

@@ -53,6 +53,16 @@ static const char *const actions[] = {
 	[HANDOFF_DO_EXIT] = "exit",
 };
 
+const char *describe_state(enum handoff_state state)
+{
+	return states[state];
+}
+
+const char *describe_generation_state(enum handoff_generation_state state)
+{
+	return generation_states[state];
+}
+
 struct text {
 	char *start;
 	size_t size, used;

@@ -241,7 +241,7 @@ static enum verdict listeners_close_once(const struct world_step *step)
 	uint32_t closed = count_actions(step, HANDOFF_DO_CLOSE_LISTENERS);
 	bool exits = next_action(step, HANDOFF_DO_EXIT, NULL);
 	if (closed == 0)
-		return exits && !step->after->closed ? BROKEN : IDLE;
+		return (exits || step->after->stop_told) && !step->after->closed ? BROKEN : IDLE;
 	return held(closed == 1 && !step->before->closed && (step->after->stop_told || policy_ends(step)));
 }
 
@@ -319,11 +319,13 @@ static enum verdict exit_is_empty(const struct world_step *step)
 		    after->machine.generation_count == 0 && after->machine.exit != HANDOFF_EXIT_NONE);
 }
 
+/* The bound is drawn at a hand-off: what a crashed generation leaves behind is mostly gone before it could matter, and
+ * nobody is killed for it. */
 static enum verdict draining_bounded(const struct world_step *step)
 {
 	const struct world *after = step->after;
 	uint32_t draining = 0;
-	if (after->closed)
+	if (after->closed || count_actions(step, HANDOFF_DO_ACTIVATE) == 0)
 		return IDLE;
 	for (uint32_t i = 0; i < after->generation_count; i++)
 		draining += after->generations[i].state == GENERATION_DRAINING && !after->generations[i].killed;
@@ -380,10 +382,13 @@ static enum verdict timers_armed(const struct world_step *step)
 static enum verdict end_reaches_all(const struct world_step *step)
 {
 	const struct world *after = step->after;
-	if (!after->closed)
+	if (after->machine.exit == HANDOFF_EXIT_NONE)
 		return IDLE;
 	for (uint32_t i = 0; i < after->generation_count; i++) {
 		const struct world_generation *generation = &after->generations[i];
+		/* One that should not have started is stop_is_final's. */
+		if (!world_look(step->before, generation->number))
+			continue;
 		bool told = generation->terminated || generation->killed;
 		if (after->kill_told && !told)
 			return BROKEN;
@@ -391,6 +396,23 @@ static enum verdict end_reaches_all(const struct world_step *step)
 			return BROKEN;
 	}
 	return after->generation_count > 0 ? HELD : IDLE;
+}
+
+/* What makes a start fail makes it fail at once. */
+static enum verdict failure_is_noticed(const struct world_step *step)
+{
+	const struct world_generation *generation = world_look(step->before, step->event->generation);
+	enum handoff_event_kind kind = step->event->kind;
+	if (!generation)
+		return IDLE;
+	bool fails = false;
+	if (generation->state == GENERATION_STARTING)
+		fails = kind == HANDOFF_NOT_READY || kind == HANDOFF_SPAWN_FAILED || kind == HANDOFF_EXITED ||
+			kind == HANDOFF_READY_DUE;
+	else if (generation->state == GENERATION_SETTLING)
+		fails = kind == HANDOFF_EXITED;
+	const struct handoff_action *action = next_action(step, HANDOFF_DO_FAIL, NULL);
+	return fails ? held(action && action->generation == generation->number) : IDLE;
 }
 
 /* ---- all of them ---- */
@@ -409,7 +431,7 @@ static const struct {
 	[INVARIANT_RELEASED_ONCE] = {"each generation is released once, when nothing of it is left", released_once},
 	[INVARIANT_ONE_ANSWER] = {"each request has one answer, and by a generation that started after it arrived",
 				  one_answer},
-	[INVARIANT_LISTENERS_CLOSE_ONCE] = {"the listeners close once, at a stop or where the policy ends it",
+	[INVARIANT_LISTENERS_CLOSE_ONCE] = {"the listeners close once, with a stop or where the policy ends it",
 					    listeners_close_once},
 	[INVARIANT_LIVENESS] = {"in a fair world a hand-off completes, a crash is repaired and a stop ends", NULL},
 	[INVARIANT_STATES_AGREE] = {"one active and one new generation at most, as the supervisor's state says",
@@ -417,9 +439,10 @@ static const struct {
 	[INVARIANT_COUNTS_AGREE] = {"the counts of workers are what was told, alive <= present <= workers",
 				    counts_agree},
 	[INVARIANT_EXIT_IS_EMPTY] = {"it exits once, with no generation left", exit_is_empty},
-	[INVARIANT_DRAINING_BOUNDED] = {"no more than max_draining generations drain, outside a stop",
+	[INVARIANT_DRAINING_BOUNDED] = {"no more than max_draining generations drain after a hand-off",
 					draining_bounded},
 	[INVARIANT_TIMERS_ARMED] = {"whoever waits has a deadline, and no other timer runs", timers_armed},
+	[INVARIANT_FAILURE_IS_NOTICED] = {"what makes a start fail makes it fail at once", failure_is_noticed},
 	[INVARIANT_END_REACHES_ALL] = {"at an end every generation is told to end", end_reaches_all},
 };
 

@@ -145,9 +145,12 @@ static void move_timer(struct world *world, struct world_generation *generation)
 static void happen(struct world *world)
 {
 	/* Half of what happens concerns the newest ones, where most decisions are. */
-	if (chance(world, world->mood.outside)) {
+	if (world->restart_armed && below(world, 300) == 0) {
+		/* Who is asked to stop seldom is in a back-off, unless it is when somebody loses patience. */
+		world_ask(world, chance(world, 50) ? HANDOFF_STOP : HANDOFF_KILL);
+	} else if (chance(world, world->mood.outside)) {
 		ask_something(world);
-	} else if (world->restart_armed && chance(world, 30)) {
+	} else if (world->restart_armed && chance(world, 10)) {
 		world_expire_restart(world);
 	} else if (world->generation_count > 0) {
 		uint32_t last = world->generation_count - 1;
@@ -159,6 +162,19 @@ static void happen(struct world *world)
 	}
 }
 
+/* What the driver finds out while it spawns; something else may have been queued just before. */
+static void fail_spawn(struct world *world, struct world_generation *generation)
+{
+	uint32_t workers = world->machine.config.workers, count = 1 + below(world, workers);
+	if (chance(world, 5))
+		world_ask(world, chance(world, 50) ? HANDOFF_STOP : HANDOFF_KILL);
+	else if (count < workers && chance(world, 20))
+		world_not_ready(world, generation);
+	else if (count < workers && chance(world, 20))
+		world_ready(world, generation, workers - 1);
+	world_spawn_failed(world, generation, count);
+}
+
 static void spawn(struct world *world)
 {
 	for (uint32_t i = 0; i < world->generation_count; i++) {
@@ -168,7 +184,7 @@ static void spawn(struct world *world)
 		generation->fresh = false;
 		generation->hangs = chance(world, world->mood.hang);
 		if (chance(world, world->mood.fail_spawn))
-			world_spawn_failed(world, generation, 1 + below(world, world->machine.config.workers));
+			fail_spawn(world, generation);
 	}
 }
 
