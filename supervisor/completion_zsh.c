@@ -103,14 +103,21 @@ static void write_value(FILE *out, const char *value, const char *const *words)
 	write_action(out, value, words);
 }
 
+static void write_command(FILE *out, const char *word, const char *help)
+{
+	fprintf(out, "		'%s:", word);
+	write_text(out, help);
+	fputs("'\n", out);
+}
+
 /* Not called `commands`: that is zsh's own table of programs, which _normal reads. */
 static void write_commands(FILE *out)
 {
 	fputs("	command_words=(\n", out);
 	for (size_t i = 0; completion_words[i].word; i++)
-		fprintf(out, "		'%s:%s'\n", completion_words[i].word, completion_words[i].help);
+		write_command(out, completion_words[i].word, completion_words[i].help);
 	for (size_t i = 0; i < ctl_command_count; i++)
-		fprintf(out, "		'%s:%s'\n", ctl_commands[i].word, ctl_commands[i].help);
+		write_command(out, ctl_commands[i].word, ctl_commands[i].help);
 	fputs("	)\n", out);
 }
 

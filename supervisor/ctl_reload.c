@@ -74,7 +74,7 @@ static int await_result(struct wait *wait, struct ctl_message *ret_message)
 			ctl_message_finish(&message);
 			return ctl_flush();
 		}
-		if (cJSON_HasObjectItem(message.json, "result")) {
+		if (cJSON_GetObjectItemCaseSensitive(message.json, "result")) {
 			ctl_progress_clear(&wait->progress);
 			*ret_message = message;
 			return CTL_OK;
@@ -160,10 +160,10 @@ static int report_reload(const struct ctl_request *request, const char *name, co
 			ctl_print_failure(stderr, name, result);
 		return CTL_FAILED;
 	}
-	ctl_active_text(result, active, sizeof(active));
 	if (quiet)
 		return CTL_REFUSED;
-	if (strcmp(word, "refused") == 0)
+	ctl_active_text(result, active, sizeof(active));
+	if (strcmp(word, "refused") == 0 && cJSON_GetObjectItemCaseSensitive(result, "active"))
 		ctl_complain("%s: refused: %s; %s", name, reason, active);
 	else if (strcmp(word, "superseded") == 0)
 		ctl_complain("%s: superseded: %s", name, reason);

@@ -228,19 +228,12 @@ static void list_row(const char *name, const cJSON *status, int width)
 		status && command ? command : "-");
 }
 
-static int list_found(const struct control_found *found, size_t count)
+/* Prints a row for each. Ends the streams. */
+static int list_print(const struct control_found *found, size_t count, struct ctl_stream *streams, int64_t until_ms)
 {
-	int64_t until_ms = loop_now_ms() + LIST_MS;
-	struct ctl_stream *streams = calloc(count, sizeof(*streams));
 	int width = 4;
-	if (!streams) {
-		ctl_complain("out of memory");
-		return CTL_ERROR;
-	}
-	for (size_t i = 0; i < count; i++) {
-		streams[i] = list_ask(found[i].path, until_ms);
+	for (size_t i = 0; i < count; i++)
 		width = (int)strlen(found[i].name) > width ? (int)strlen(found[i].name) : width;
-	}
 	ctl_say("%-*s  %-7s  %-11s  %-10s  %s", width, "NAME", "PID", "STATE", "GENERATION", "COMMAND");
 	for (size_t i = 0; i < count; i++) {
 		struct ctl_message message = {.text = NULL};
@@ -250,22 +243,46 @@ static int list_found(const struct control_found *found, size_t count)
 		ctl_message_finish(&message);
 		ctl_stream_finish(&streams[i]);
 	}
-	free(streams);
 	return ctl_flush();
+}
+
+/* All are asked before the first is waited for. */
+static int list_found(const struct control_found *found, size_t count)
+{
+	int64_t until_ms = loop_now_ms() + LIST_MS;
+	struct ctl_stream *streams = calloc(count, sizeof(*streams));
+	if (!streams) {
+		ctl_complain("out of memory");
+		return CTL_ERROR;
+	}
+	for (size_t i = 0; i < count; i++)
+		streams[i] = list_ask(found[i].path, until_ms);
+	int status = list_print(found, count, streams, until_ms);
+	free(streams);
+	return status;
+}
+
+static int list_one(const struct ctl_request *request)
+{
+	struct ctl_peer peer = {.stream.fd = -1};
+	int status = ctl_peer_open(request, &peer);
+	if (status != CTL_OK)
+		return status;
+	const struct control_found one = {.path = request->control.path, .name = request->control.path};
+	status = ctl_peer_send(&peer, status_message(NULL));
+	if (status == CTL_OK)
+		status = list_print(&one, 1, &peer.stream, loop_now_ms() + LIST_MS);
+	ctl_peer_finish(&peer);
+	return status;
 }
 
 int ctl_list(const struct ctl_request *request)
 {
-	if (request->control.path) {
-		struct ctl_peer peer = {.stream.fd = -1};
-		int status = ctl_peer_open(request, &peer);
-		ctl_peer_finish(&peer);
-		const struct control_found one = {.path = request->control.path, .name = request->control.path};
-		return status == CTL_OK ? list_found(&one, 1) : status;
-	}
 	struct control_found *found = NULL;
 	size_t count = 0;
 	int status = CTL_OK;
+	if (request->control.path)
+		return list_one(request);
 	if (control_place_find(&found, &count) < 0) {
 		ctl_complain("out of memory");
 		return CTL_ERROR;

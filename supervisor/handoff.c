@@ -102,6 +102,7 @@ static void drain(struct handoff_step *step, struct handoff_generation *generati
 {
 	timer_stop(step, HANDOFF_TIMER_SETTLE, generation->number);
 	timer_stop(step, HANDOFF_TIMER_HEALTHY, generation->number);
+	timer_stop(step, HANDOFF_TIMER_WORKER, generation->number);
 	generation->state = GENERATION_DRAINING;
 	act_on(step, HANDOFF_DO_DRAIN, generation->number);
 	timer_set(step, HANDOFF_TIMER_DRAIN, generation->number);
@@ -141,6 +142,8 @@ static void terminate(struct handoff_step *step, struct handoff_generation *gene
 								      [GENERATION_ACTIVE] = HANDOFF_TIMER_HEALTHY,
 								      [GENERATION_DRAINING] = HANDOFF_TIMER_DRAIN};
 	timer_stop(step, running[generation->state], generation->number);
+	if (generation->state == GENERATION_ACTIVE)
+		timer_stop(step, HANDOFF_TIMER_WORKER, generation->number);
 	generation->state = GENERATION_DRAINING;
 	timer_set(step, HANDOFF_TIMER_KILL, generation->number);
 }
@@ -166,6 +169,9 @@ static void begin_end(struct handoff_step *step, enum handoff_exit reason)
 	act(step, HANDOFF_DO_CLOSE_LISTENERS);
 	answer(step, machine->waiting.id, HANDOFF_RESULT_REFUSED_STOPPING, 0, HANDOFF_FAILURE_NONE);
 	memset(&machine->waiting, 0, sizeof(machine->waiting));
+	answer(step, machine->begun_wish, HANDOFF_RESULT_REFUSED_STOPPING, 0, HANDOFF_FAILURE_NONE);
+	machine->begun_wish = 0;
+	machine->begun_asked = false;
 	machine->signalled = false;
 	for (uint32_t i = 0; i < machine->generation_count; i++) {
 		struct handoff_generation *generation = &machine->generations[i];
@@ -184,28 +190,63 @@ static void wind_down(struct handoff_step *step, enum handoff_exit reason)
 
 /* ---- starting ---- */
 
-/* False when there is no room; then nothing but the answers has happened. */
-static bool start(struct handoff_step *step, uint32_t wish)
+/* How many are started at once: in a rolling hand-off the others follow one by one. */
+static uint32_t first_batch(const struct handoff *machine, uint32_t workers)
+{
+	return machine->config.rolling && machine->state == HANDOFF_REPLACING ? 1 : workers;
+}
+
+static void spawn(struct handoff_step *step, uint32_t wish, bool asked)
 {
 	struct handoff *machine = step->machine;
-	if (machine->generation_count == HANDOFF_GENERATIONS) {
-		answer(step, wish, HANDOFF_RESULT_FAILED, 0, HANDOFF_FAILURE_NO_ROOM);
-		act(step, HANDOFF_DO_FAIL)->failure = HANDOFF_FAILURE_NO_ROOM;
-		return false;
-	}
 	bool serving = find_state(machine, GENERATION_ACTIVE) != NULL;
 	struct handoff_generation *generation = &machine->generations[machine->generation_count++];
 	generation->number = ++machine->last_number;
 	generation->wish = wish;
 	generation->state = GENERATION_STARTING;
-	generation->present = generation->alive = machine->config.workers;
+	generation->target = generation->workers = machine->config.workers;
 	machine->state = serving ? HANDOFF_REPLACING : HANDOFF_STARTING;
+	generation->present = generation->alive = first_batch(machine, generation->target);
 	struct handoff_action *action = act(step, HANDOFF_DO_SPAWN);
 	action->generation = generation->number;
 	action->count = generation->present;
 	action->wish = wish;
+	action->asked = asked;
 	timer_set(step, HANDOFF_TIMER_READY, generation->number);
+}
+
+/* False when there is no room; then nothing but the answers has happened. */
+static bool start(struct handoff_step *step, uint32_t wish, bool asked)
+{
+	struct handoff *machine = step->machine;
+	if (machine->config.stop_first && machine->generation_count > 0) {
+		machine->state = HANDOFF_EMPTYING;
+		machine->begun_wish = wish;
+		machine->begun_asked = asked;
+		act(step, HANDOFF_DO_EMPTY)->asked = asked;
+		drain_all(step);
+		return true;
+	}
+	if (machine->generation_count == HANDOFF_GENERATIONS) {
+		answer(step, wish, HANDOFF_RESULT_FAILED, 0, HANDOFF_FAILURE_NO_ROOM);
+		act(step, HANDOFF_DO_FAIL)->failure = HANDOFF_FAILURE_NO_ROOM;
+		return false;
+	}
+	spawn(step, wish, asked);
 	return true;
+}
+
+/* Stop-first: the last one is gone. */
+static void start_when_empty(struct handoff_step *step)
+{
+	struct handoff *machine = step->machine;
+	if (machine->generation_count > 0)
+		return;
+	uint32_t wish = machine->begun_wish;
+	bool asked = machine->begun_asked;
+	machine->begun_wish = 0;
+	machine->begun_asked = false;
+	spawn(step, wish, asked);
 }
 
 /* Begins the hand-off that waits, if one does; it also satisfies the signals that came meanwhile. Whether it began. */
@@ -221,7 +262,7 @@ static bool next(struct handoff_step *step)
 	if (wish.id == 0 && !machine->signalled)
 		return false;
 	machine->signalled = false;
-	return start(step, wish.id);
+	return start(step, wish.id, true);
 }
 
 static void back_off(struct handoff_step *step)
@@ -263,7 +304,7 @@ static void supervisor_ignore(struct handoff_step *step)
 
 static void supervisor_start(struct handoff_step *step)
 {
-	bool started = start(step, 0);
+	bool started = start(step, 0, false);
 	assert(started);
 	(void)started;
 }
@@ -343,7 +384,7 @@ static void supervisor_kill_stopping(struct handoff_step *step)
 
 static void supervisor_restart(struct handoff_step *step)
 {
-	if (!start(step, 0))
+	if (!start(step, 0, false))
 		back_off(step);
 }
 
@@ -379,10 +420,33 @@ static void enforce_max_draining(struct handoff_step *step)
 	}
 }
 
+/* A rolling hand-off goes on: an old worker may go, since a new one serves; then the next one starts. */
+static void roll_on(struct handoff_step *step, struct handoff_generation *generation, struct handoff_generation *old)
+{
+	if (old && old->target > 1) {
+		old->target--;
+		act_on(step, HANDOFF_DO_DRAIN_ONE, old->number);
+	}
+	uint32_t missing = generation->target - generation->present;
+	/* The old ones died meanwhile: there is nobody to take turns with. */
+	uint32_t count = old ? 1 : missing;
+	generation->present += count;
+	generation->alive += count;
+	generation->state = GENERATION_STARTING;
+	struct handoff_action *action = act(step, HANDOFF_DO_SPAWN_MORE);
+	action->generation = generation->number;
+	action->count = count;
+	timer_set(step, HANDOFF_TIMER_READY, generation->number);
+}
+
 static void settling_settled(struct handoff_step *step, struct handoff_generation *generation)
 {
 	struct handoff *machine = step->machine;
 	struct handoff_generation *old = find_state(machine, GENERATION_ACTIVE);
+	if (generation->present < generation->target) {
+		roll_on(step, generation, old);
+		return;
+	}
 	generation->state = GENERATION_ACTIVE;
 	machine->last_active = generation->number;
 	machine->state = HANDOFF_RUNNING;
@@ -394,6 +458,24 @@ static void settling_settled(struct handoff_step *step, struct handoff_generatio
 		drain(step, old);
 	enforce_max_draining(step);
 	next(step);
+}
+
+static void replace_lost(struct handoff_step *step, struct handoff_generation *generation)
+{
+	struct handoff_action *action = act(step, HANDOFF_DO_TIMER_SET);
+	action->timer = HANDOFF_TIMER_WORKER;
+	action->generation = generation->number;
+	action->exponent = generation->losses > 0 ? generation->losses - 1 : 0;
+}
+
+/* What a rolling hand-off took from the active generation, it gets back. */
+static void restore(struct handoff_step *step, struct handoff_generation *active)
+{
+	uint32_t workers = active->workers;
+	if (active->target == workers)
+		return;
+	active->target = workers;
+	replace_lost(step, active);
 }
 
 /* The start failed. What serves is left alone; the failed one may already have accepted connections, so it is asked to
@@ -415,8 +497,10 @@ static void fail(struct handoff_step *step, struct handoff_generation *generatio
 		act_on(step, HANDOFF_DO_DRAIN, generation->number);
 		timer_set(step, HANDOFF_TIMER_ABORT, generation->number);
 	}
-	if (find_state(machine, GENERATION_ACTIVE)) {
+	struct handoff_generation *active = find_state(machine, GENERATION_ACTIVE);
+	if (active) {
 		machine->state = HANDOFF_RUNNING;
+		restore(step, active);
 		next(step);
 	} else {
 		recover(step);
@@ -466,13 +550,11 @@ static void settling_exited(struct handoff_step *step, struct handoff_generation
 
 /* The active generation is dead once its last worker is. What is left of its group still holds the listener and may be
  * serving, so it is asked to drain like any old generation. */
-static void active_exited(struct handoff_step *step, struct handoff_generation *generation)
+static void active_died(struct handoff_step *step, struct handoff_generation *generation)
 {
 	struct handoff *machine = step->machine;
-	one_exited(generation);
-	if (generation->alive > 0)
-		return;
 	timer_stop(step, HANDOFF_TIMER_HEALTHY, generation->number);
+	timer_stop(step, HANDOFF_TIMER_WORKER, generation->number);
 	generation->state = GENERATION_DRAINING;
 	act_on(step, HANDOFF_DO_DIED, generation->number);
 	act_on(step, HANDOFF_DO_DRAIN_REST, generation->number);
@@ -485,9 +567,56 @@ static void active_exited(struct handoff_step *step, struct handoff_generation *
 		recover(step);
 }
 
+/* One worker is lost; the others serve on. */
+static void active_lost(struct handoff_step *step, struct handoff_generation *generation)
+{
+	if (generation->alive == 0) {
+		active_died(step, generation);
+		return;
+	}
+	if (step->machine->config.restart == HANDOFF_RESTART_NEVER || generation->alive >= generation->target)
+		return;
+	if (generation->losses <= HANDOFF_EXPONENT_MAX)
+		generation->losses++;
+	replace_lost(step, generation);
+}
+
+static void active_exited(struct handoff_step *step, struct handoff_generation *generation)
+{
+	one_exited(generation);
+	active_lost(step, generation);
+}
+
+static void active_left(struct handoff_step *step, struct handoff_generation *generation)
+{
+	one_exited(generation);
+	/* A rolling hand-off took it away, and then failed: its place is to be filled again. */
+	if (generation->alive == 0)
+		active_died(step, generation);
+	else if (generation->alive < generation->target)
+		replace_lost(step, generation);
+}
+
+static void active_spawn_failed(struct handoff_step *step, struct handoff_generation *generation)
+{
+	never_were(step, generation);
+	active_lost(step, generation);
+}
+
+static void active_worker_due(struct handoff_step *step, struct handoff_generation *generation)
+{
+	if (generation->alive >= generation->target)
+		return;
+	struct handoff_action *action = act(step, HANDOFF_DO_SPAWN_MORE);
+	action->generation = generation->number;
+	action->count = generation->target - generation->alive;
+	generation->present += action->count;
+	generation->alive += action->count;
+}
+
 static void active_healthy(struct handoff_step *step, struct handoff_generation *generation)
 {
-	(void)generation;
+	generation->losses = 0;
 	step->machine->failures = 0;
 }
 
@@ -505,6 +634,8 @@ static void release_when_empty(struct handoff_step *step, struct handoff_generat
 	release(step, generation);
 	if (step->machine->state == HANDOFF_STOPPING || step->machine->state == HANDOFF_KILLING)
 		done_when_empty(step);
+	else if (step->machine->state == HANDOFF_EMPTYING)
+		start_when_empty(step);
 }
 
 static void ending_spawn_failed(struct handoff_step *step, struct handoff_generation *generation)
@@ -567,6 +698,7 @@ const struct handoff_tables handoff_tables = {
 		IN(HANDOFF_RUNNING,   unmoved,          supervisor_reload,         supervisor_stop,       supervisor_kill,          unmoved),
 		IN(HANDOFF_REPLACING, unmoved,          supervisor_queue,          supervisor_stop,       supervisor_kill,          unmoved),
 		IN(HANDOFF_WAITING,   unmoved,          supervisor_reload_waiting, supervisor_stop,       supervisor_kill,          supervisor_restart),
+		IN(HANDOFF_EMPTYING,  unmoved,          supervisor_queue,          supervisor_stop,       supervisor_kill,          unmoved),
 		IN(HANDOFF_STOPPING,  unmoved,          supervisor_refuse,         supervisor_stop_again, supervisor_kill_stopping, unmoved),
 		IN(HANDOFF_KILLING,   unmoved,          supervisor_refuse,         unmoved,               unmoved,                  unmoved),
 		IN(HANDOFF_DONE,      unmoved,          supervisor_refuse,         unmoved,               unmoved,                  unmoved),
@@ -577,8 +709,9 @@ const struct handoff_tables handoff_tables = {
 		ON(HANDOFF_READY,        starting_ready,        ignored,          ignored,        ignored,             ignored),
 		/* The protocol cannot fail after it has succeeded. */
 		ON(HANDOFF_NOT_READY,    starting_not_ready,    ignored,          ignored,        ignored,             ignored),
-		ON(HANDOFF_SPAWN_FAILED, starting_spawn_failed, ignored,          ignored,        ending_spawn_failed, ending_spawn_failed),
+		ON(HANDOFF_SPAWN_FAILED, starting_spawn_failed, ignored,          active_spawn_failed, ending_spawn_failed, ending_spawn_failed),
 		ON(HANDOFF_EXITED,       starting_exited,       settling_exited,  active_exited,  ending_exited,       ending_exited),
+		ON(HANDOFF_LEFT,         starting_exited,       settling_exited,  active_left,    ending_exited,       ending_exited),
 		/* Before the end of a start or a settling comes an exit, which moves the generation on. */
 		ON(HANDOFF_GONE,         ignored,               ignored,          active_gone,    ending_gone,         ending_gone),
 		ON(HANDOFF_READY_DUE,    starting_timeout,      ignored,          ignored,        ignored,             ignored),
@@ -586,6 +719,7 @@ const struct handoff_tables handoff_tables = {
 		ON(HANDOFF_DRAIN_DUE,    ignored,               ignored,          ignored,        draining_drain_due,  ignored),
 		ON(HANDOFF_KILL_DUE,     ignored,               ignored,          ignored,        ending_kill_due,     ending_kill_due),
 		ON(HANDOFF_HEALTHY_DUE,  ignored,               ignored,          active_healthy, ignored,             ignored),
+		ON(HANDOFF_WORKER_DUE,   ignored,               ignored,          active_worker_due, ignored,          ignored),
 	},
 };
 /* clang-format on */
@@ -597,6 +731,14 @@ void handoff_init(struct handoff *machine, const struct handoff_config *config)
 	assert(config->max_draining >= 1 && config->workers >= 1);
 	memset(machine, 0, sizeof(*machine));
 	machine->config = *config;
+}
+
+uint32_t handoff_set_workers(struct handoff *machine, uint32_t number, uint32_t workers)
+{
+	struct handoff_generation *generation = find_number(machine, number);
+	assert(generation && generation->state == GENERATION_STARTING && workers >= 1);
+	generation->target = generation->workers = workers;
+	return generation->present = generation->alive = first_batch(machine, workers);
 }
 
 void handoff_step_with(const struct handoff_tables *tables, struct handoff *machine, const struct handoff_event *event,

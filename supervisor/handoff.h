@@ -22,6 +22,7 @@ enum handoff_state {
 	HANDOFF_RUNNING,   /* one generation is active, none starts */
 	HANDOFF_REPLACING, /* one is active, another starts or settles */
 	HANDOFF_WAITING,   /* nobody serves; the restart timer runs (back-off) */
+	HANDOFF_EMPTYING,  /* stop-first: what is there drains; the next one starts when it is gone */
 	HANDOFF_STOPPING,  /* final: all drain, then exit */
 	HANDOFF_KILLING,   /* final: all were told to end at once, then exit */
 	HANDOFF_DONE,
@@ -44,15 +45,20 @@ struct handoff_config {
 	uint32_t max_restarts; /* consecutive failures, then give up; 0 is no bound */
 	uint32_t max_draining; /* at least 1 */
 	uint32_t workers;      /* processes a generation, at least 1 */
+	bool stop_first;       /* nothing starts while a generation is there */
+	bool rolling;          /* a new generation takes over worker by worker */
 };
 
 struct handoff_generation {
 	uint32_t number; /* from 1, never used again */
 	uint32_t wish;   /* the wish that it answers; 0 for a start or restart of our own, or one by a signal */
 	enum handoff_generation_state state;
-	uint32_t present; /* worker slots whose processes are not all gone */
+	uint32_t workers; /* that it was made for */
+	uint32_t target;  /* … and is to have now: in a rolling hand-off the old one gives them up one by one */
+	uint32_t present; /* workers whose processes are not all gone */
 	uint32_t alive;   /* workers whose main process has not exited */
 	uint32_t ready;
+	uint32_t losses; /* workers lost in a row while active, for their back-off */
 	bool terminated; /* SIGTERM went to its groups */
 	bool killed;     /* SIGKILL went to its groups */
 };
@@ -78,8 +84,10 @@ struct handoff {
 	uint32_t last_number; /* the newest generation's number */
 	uint32_t last_active; /* the active generation, or the one that was active last; 0 before any */
 	uint32_t last_wish;
-	uint32_t failures; /* consecutive, since the last time a generation was healthy */
-	bool signalled;    /* a hand-off was asked by signal and has not begun: a level, not a count */
+	uint32_t failures;   /* consecutive, since the last time a generation was healthy */
+	bool begun_asked;    /* HANDOFF_EMPTYING: what is to start was asked for */
+	uint32_t begun_wish; /* … by this wish; 0 by a signal or nobody */
+	bool signalled;      /* a hand-off was asked by signal and has not begun: a level, not a count */
 	bool stop_asked;
 	bool forced; /* after a stop was asked, something had to be killed at a timeout */
 	enum handoff_exit exit;
@@ -101,12 +109,14 @@ enum handoff_event_kind {
 	HANDOFF_NOT_READY,                         /* the readiness protocol failed for good */
 	HANDOFF_SPAWN_FAILED,                      /* `count` workers could not be spawned: they never were there */
 	HANDOFF_EXITED,                            /* the main process of one worker exited; `clean`: with status 0 */
-	HANDOFF_GONE,                              /* no process of one worker is left; after its HANDOFF_EXITED */
+	HANDOFF_LEFT,                              /* the same of one that was told to drain by HANDOFF_DO_DRAIN_ONE */
+	HANDOFF_GONE,                              /* no process of one worker is left; after its exit */
 	HANDOFF_READY_DUE,                         /* timers expired */
 	HANDOFF_SETTLE_DUE,
 	HANDOFF_DRAIN_DUE,
 	HANDOFF_KILL_DUE,
 	HANDOFF_HEALTHY_DUE,
+	HANDOFF_WORKER_DUE,
 	HANDOFF_EVENTS,
 };
 #define HANDOFF_GENERATION_EVENTS (HANDOFF_EVENTS - HANDOFF_SUPERVISOR_EVENTS)
@@ -128,6 +138,7 @@ enum handoff_timer {
 	HANDOFF_TIMER_KILL,    /* a generation's; --kill-timeout; expires as HANDOFF_KILL_DUE */
 	HANDOFF_TIMER_ABORT,   /* the same timer, with the short grace of a failed start */
 	HANDOFF_TIMER_HEALTHY, /* a generation's; how long until the back-off is reset */
+	HANDOFF_TIMER_WORKER,  /* a generation's; until a lost worker is replaced; delay as for RESTART */
 	HANDOFF_TIMER_RESTART, /* the supervisor's; --restart-delay doubled `exponent` times */
 };
 
@@ -150,11 +161,14 @@ enum handoff_failure {
 };
 
 enum handoff_action_kind {
-	HANDOFF_DO_SPAWN,      /* generation, count workers, wish: its command (0: the last good one) */
+	HANDOFF_DO_SPAWN,      /* generation, count workers, wish: its command (0: the last good one), asked */
+	HANDOFF_DO_SPAWN_MORE, /* generation, count further workers of it */
+	HANDOFF_DO_EMPTY,      /* stop-first: a hand-off has begun, and what is there drains first */
 	HANDOFF_DO_ACTIVATE,   /* generation: new connections are for it */
 	HANDOFF_DO_FAIL,       /* generation, failure: say why */
 	HANDOFF_DO_DIED,       /* generation: the active one died unasked */
 	HANDOFF_DO_DRAIN,      /* generation: the drain signal, by --drain-to */
+	HANDOFF_DO_DRAIN_ONE,  /* generation: the drain signal to its oldest worker that has not had it */
 	HANDOFF_DO_DRAIN_REST, /* generation: a main process exited; what is left of its group gets the signal once */
 	HANDOFF_DO_TERMINATE,  /* generation: SIGTERM to its groups */
 	HANDOFF_DO_KILL,       /* generation, why: SIGKILL to its groups */
@@ -177,6 +191,7 @@ struct handoff_action {
 	uint32_t request;
 	uint32_t count;
 	uint32_t exponent;
+	bool asked; /* a hand-off that somebody asked for; else our own start or restart */
 	enum handoff_timer timer;
 	enum handoff_result result;
 	enum handoff_failure failure;
@@ -197,6 +212,10 @@ void handoff_init(struct handoff *machine, const struct handoff_config *config);
 /* Takes one event; `actions` is emptied first, then holds what is to be done, in order. The caller finishes all of it
  * before the next step; what happens meanwhile is queued as later events. */
 void handoff_step(struct handoff *machine, const struct handoff_event *event, struct handoff_actions *actions);
+
+/* How many workers a generation is to have, where that is known only once its configuration was read: while it performs
+ * HANDOFF_DO_SPAWN, before any further step. Returns how many are to be spawned now (one, in a rolling hand-off). */
+uint32_t handoff_set_workers(struct handoff *machine, uint32_t number, uint32_t workers);
 
 /* The generation that new connections are for, or NULL. */
 const struct handoff_generation *handoff_active(const struct handoff *machine);

@@ -41,12 +41,14 @@ const char *handoff_event_name(enum handoff_event_kind kind)
 		[HANDOFF_NOT_READY] = "not-ready",
 		[HANDOFF_SPAWN_FAILED] = "spawn-failed",
 		[HANDOFF_EXITED] = "exited",
+		[HANDOFF_LEFT] = "left",
 		[HANDOFF_GONE] = "gone",
 		[HANDOFF_READY_DUE] = "ready-due",
 		[HANDOFF_SETTLE_DUE] = "settle-due",
 		[HANDOFF_DRAIN_DUE] = "drain-due",
 		[HANDOFF_KILL_DUE] = "kill-due",
 		[HANDOFF_HEALTHY_DUE] = "healthy-due",
+		[HANDOFF_WORKER_DUE] = "worker-due",
 	};
 	return (unsigned)kind < HANDOFF_EVENTS ? names[kind] : "?";
 }

@@ -308,7 +308,7 @@ static void test_config_unknown_keys(void)
 		"{\"drain_timeout\": \"1s\"}");
 	refuses("line 1: key \"drainTimeout\": there is no such key; did you mean \"drain-timeout\"?",
 		"{\"drainTimeout\": \"1s\"}");
-	refuses("line 1: key \"commnd\": there is no such key; did you mean \"command\"?", "{\"commnd\": []}");
+	refuses("line 1: key \"commands\": there is no such key; did you mean \"command\"?", "{\"commands\": []}");
 	refuses("line 1: key \"bananas\": there is no such key; the options", "{\"bananas\": 1}");
 	refuses("line 1: key \"\": there is no such key", "{\"\": 1}");
 	refuses("line 1: key \"config\": is for the command line only", "{\"config\": \"x\"}");
