@@ -59,7 +59,9 @@ struct handoff_config driver_machine_config(const struct options *options)
 	return (struct handoff_config){.restart = policies[options->restart],
 				       .max_restarts = (uint32_t)options->max_restarts,
 				       .max_draining = (uint32_t)options->max_draining,
-				       .workers = 1};
+				       .workers = (uint32_t)options->workers,
+				       .stop_first = options->order == ORDER_STOP_FIRST,
+				       .rolling = options->rolling};
 }
 
 /* ---- timers ---- */
@@ -105,6 +107,12 @@ static void on_kill_due(struct loop_source *source, void *data)
 	generation_due(data, HANDOFF_KILL_DUE);
 }
 
+static void on_worker_due(struct loop_source *source, void *data)
+{
+	(void)source;
+	generation_due(data, HANDOFF_WORKER_DUE);
+}
+
 static int64_t restart_delay(const struct options *options, uint32_t exponent)
 {
 	int64_t delay = options->restart_delay_ms;
@@ -138,6 +146,10 @@ static struct loop_source **timer_slot(struct generation *generation, enum hando
 			*ret_ms = DRIVER_ABORT_MS;
 		*ret_fn = on_kill_due;
 		return &generation->kill_timer;
+	case HANDOFF_TIMER_WORKER:
+		*ret_ms = options->restart_delay_ms;
+		*ret_fn = on_worker_due;
+		return &generation->worker_timer;
 	case HANDOFF_TIMER_HEALTHY:
 	case HANDOFF_TIMER_RESTART:
 		break;
@@ -155,14 +167,14 @@ static void set_timer(struct driver *driver, struct generation *generation, cons
 	}
 	if (!generation)
 		return;
-	if (action->timer == HANDOFF_TIMER_HEALTHY) {
-		/* Nothing needs to happen at that moment, so that nobody is woken: check_exit looks at the clock. */
-		generation->healthy_from_ms = loop_now_ms() + DRIVER_HEALTHY_MS;
+	/* Nothing needs to happen at that moment, so that nobody is woken: check_exit looks at the clock. */
+	if (action->timer == HANDOFF_TIMER_HEALTHY)
 		return;
-	}
 	int64_t after_ms = 0;
 	loop_timer_fn fn = NULL;
 	struct loop_source **slot = timer_slot(generation, action->timer, &after_ms, &fn);
+	if (action->timer == HANDOFF_TIMER_WORKER)
+		after_ms = restart_delay(driver->options, action->exponent);
 	if (after_ms == DURATION_NONE)
 		return;
 	if (!*slot && loop_add_timer(driver->loop, fn, generation, slot) < 0) {
@@ -191,18 +203,30 @@ static void stop_timer(struct driver *driver, struct generation *generation, enu
 
 /* ---- actions ---- */
 
+static void post_spawn_failed(struct driver *driver, uint32_t generation, uint32_t count)
+{
+	if (count > 0)
+		driver_post(driver, &(struct handoff_event){
+					    .kind = HANDOFF_SPAWN_FAILED, .generation = generation, .count = count});
+}
+
 static void do_spawn(struct driver *driver, const struct handoff_action *action)
 {
 	uint32_t failed = driver_spawn(driver, action);
 	struct generation *generation = driver_find(driver, action->generation);
-	if (failed > 0)
-		driver_post(driver, &(struct handoff_event){.kind = HANDOFF_SPAWN_FAILED,
-							    .generation = action->generation,
-							    .count = failed});
-	if (driver->machine.state == HANDOFF_REPLACING)
+	post_spawn_failed(driver, action->generation, failed);
+	if (driver->ever_active && action->asked && generation)
 		report_handing_off(driver, generation);
-	else if (driver->ever_active && generation && !generation->is_handoff)
+	else if (driver->ever_active && !action->asked)
 		driver->restarts++;
+}
+
+static void do_spawn_more(struct driver *driver, struct generation *generation, uint32_t count)
+{
+	uint32_t failed = driver_spawn_more(generation, count);
+	post_spawn_failed(driver, generation->number, failed);
+	if (!generation->recipe)
+		driver->restarts += count - failed;
 }
 
 /* For last_reload in status, whoever asked. */
@@ -261,6 +285,12 @@ static void perform(struct driver *driver, const struct handoff_action *action)
 	case HANDOFF_DO_SPAWN:
 		do_spawn(driver, action);
 		break;
+	case HANDOFF_DO_SPAWN_MORE:
+		do_spawn_more(driver, generation, action->count);
+		break;
+	case HANDOFF_DO_EMPTY:
+		report_emptying(driver, action->asked);
+		break;
 	case HANDOFF_DO_ACTIVATE:
 		do_activate(driver, generation);
 		break;
@@ -273,6 +303,9 @@ static void perform(struct driver *driver, const struct handoff_action *action)
 	case HANDOFF_DO_DRAIN:
 		driver_end_start(generation);
 		driver_drain(generation);
+		break;
+	case HANDOFF_DO_DRAIN_ONE:
+		driver_drain_one(generation);
 		break;
 	case HANDOFF_DO_DRAIN_REST:
 		driver_drain_rest(generation);

@@ -173,6 +173,35 @@ void driver_event_send(struct driver *driver, const struct generation *generatio
 	control_broadcast(driver->control, event);
 }
 
+static void on_progress(struct loop_source *source, void *data)
+{
+	struct driver *driver = data;
+	struct generation *generation;
+	(void)source;
+	TAILQ_FOREACH (generation, &driver->generations, link) {
+		const struct handoff_generation *known = handoff_find(&driver->machine, generation->number);
+		if (known && known->state == GENERATION_DRAINING)
+			driver_event_draining(generation);
+	}
+}
+
+void driver_event_draining(struct generation *generation)
+{
+	struct driver *driver = generation->driver;
+	cJSON *event = driver_event_new(driver, "draining", generation);
+	if (!event)
+		return;
+	int64_t connections = driver_connections(generation);
+	if (connections < 0)
+		cJSON_AddNullToObject(event, "connections");
+	else
+		cJSON_AddNumberToObject(event, "connections", (double)connections);
+	cJSON_AddNumberToObject(event, "draining_ms", (double)(loop_now_ms() - generation->draining_ms));
+	driver_event_send(driver, generation, event);
+	if (driver->progress_timer || loop_add_timer(driver->loop, on_progress, driver, &driver->progress_timer) >= 0)
+		loop_timer_set(driver->progress_timer, 1000);
+}
+
 /* ---- answers ---- */
 
 static void drop_asker(struct driver *driver, struct asker *asker)
@@ -356,6 +385,7 @@ static const char *state_name(enum handoff_state state)
 	case HANDOFF_RUNNING:
 		return "running";
 	case HANDOFF_REPLACING:
+	case HANDOFF_EMPTYING:
 		return "handing-off";
 	case HANDOFF_STOPPING:
 	case HANDOFF_KILLING:
@@ -410,7 +440,7 @@ static void fill_generation(struct status_generation *out, struct generation *ge
 		.ready_ms = generation->ready_ms < 0 ? -1 : generation->ready_ms - generation->started_ms,
 		.ready_by = generation->ready_by,
 		.draining_ms = generation->draining_ms < 0 ? -1 : now - generation->draining_ms,
-		.connections = -1,
+		.connections = generation->draining_ms < 0 ? -1 : driver_connections(generation),
 	};
 	for (size_t i = 0; i < generation->worker_count; i++)
 		if (generation->workers[i]->child.pid != 0 && !generation->workers[i]->exited)

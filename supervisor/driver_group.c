@@ -13,6 +13,7 @@
 #include <bsd/stdlib.h>
 #include <bsd/string.h>
 
+#include "connections.h"
 #include "fd.h"
 #include "log.h"
 
@@ -150,6 +151,45 @@ void driver_reap(struct driver *driver)
 	find_empty(driver);
 }
 
+/* Everything that belongs to the generation: below its leaders, and what came to us. */
+static int add_tree(pid_t root, struct process_list *all, struct process_list *scratch)
+{
+	if (process_tree(root, scratch) < 0)
+		return 0;
+	for (size_t i = 0; i < scratch->count; i++) {
+		if (all->count == all->capacity) {
+			size_t capacity = all->capacity ? 2 * all->capacity : 32;
+			pid_t *pids = reallocarray(all->pids, capacity, sizeof(pid_t));
+			if (!pids)
+				return -ENOMEM;
+			all->pids = pids;
+			all->capacity = capacity;
+		}
+		all->pids[all->count++] = scratch->pids[i];
+	}
+	return 0;
+}
+
+int64_t driver_connections(struct generation *generation)
+{
+	struct driver *driver = generation->driver;
+	CLEANUP(process_list_finish) struct process_list all = {.pids = NULL};
+	CLEANUP(process_list_finish) struct process_list scratch = {.pids = NULL};
+	int r = 0;
+	/* After a stop we do not hold the addresses any more. */
+	if (driver->listeners->count == 0)
+		return -1;
+	for (size_t i = 0; r >= 0 && i < generation->worker_count; i++) {
+		const struct worker *worker = generation->workers[i];
+		if (worker->child.pid != 0 && !worker->exited)
+			r = add_tree(worker->child.pid, &all, &scratch);
+		for (size_t j = 0; r >= 0 && j < driver->orphan_count; j++)
+			if (driver->orphans[j].leader == worker->child.pid)
+				r = add_tree(driver->orphans[j].pid, &all, &scratch);
+	}
+	return r < 0 ? -1 : connections_count(all.pids, all.count, driver->listeners);
+}
+
 /* ---- signals ---- */
 
 static void signal_orphans(struct worker *worker, int signal)
@@ -246,6 +286,7 @@ static void tell_group(struct worker *worker, const char *whom)
 
 static void drain_worker(struct worker *worker)
 {
+	worker->told = true;
 	const struct options *options = worker->generation->driver->options;
 	if (worker->child.pid == 0 || worker->gone)
 		return;
@@ -277,6 +318,17 @@ void driver_drain(struct generation *generation)
 	generation->draining_ms = loop_now_ms();
 	for (size_t i = 0; i < generation->worker_count; i++)
 		drain_worker(generation->workers[i]);
+}
+
+void driver_drain_one(struct generation *generation)
+{
+	for (size_t i = 0; i < generation->worker_count; i++) {
+		struct worker *worker = generation->workers[i];
+		if (worker->told || worker->exited || worker->child.pid == 0)
+			continue;
+		drain_worker(worker);
+		return;
+	}
 }
 
 void driver_drain_rest(struct generation *generation)

@@ -16,6 +16,7 @@
 #include "ready.h"
 #include "recipe.h"
 
+/* A process that lived that long was healthy: its death is not one more in a row. */
 #define DRIVER_HEALTHY_MS 10000
 /* How long a failed start may still finish what it accepted. */
 #define DRIVER_ABORT_MS 1000
@@ -31,12 +32,14 @@ struct worker {
 	struct child_plan check_plan;  /* points into check_env */
 	struct ready *ready;           /* owned; NULL when it could not be spawned */
 	struct loop_source *exit_source, *exec_source;
-	pid_t main_pid;  /* by MAINPID=, else 0 */
-	int main_pidfd;  /* of main_pid, so that the number cannot become a stranger's; -1 */
-	bool exited;     /* the leader; it stays a zombie until the group is empty */
-	int status;      /* as from waitpid(2), once exited */
-	bool gone;       /* the whole group, and the leader is reaped */
-	bool group_told; /* the drain signal went to the whole group */
+	pid_t main_pid;     /* by MAINPID=, else 0 */
+	int main_pidfd;     /* of main_pid, so that the number cannot become a stranger's; -1 */
+	bool exited;        /* the leader; it stays a zombie until the group is empty */
+	int status;         /* as from waitpid(2), once exited */
+	bool gone;          /* the whole group, and the leader is reaped */
+	bool group_told;    /* the drain signal went to the whole group */
+	bool told;          /* the drain signal went to it, by itself or with all of its generation */
+	int64_t started_ms; /* CLOCK_MONOTONIC */
 };
 
 struct generation {
@@ -51,15 +54,15 @@ struct generation {
 	char *directory; /* owned: where it runs */
 	struct recipe
 		*recipe; /* what it is started from, only until it is ready and settled, or has failed; borrowed */
-	struct loop_source *ready_timer, *settle_timer, *drain_timer, *kill_timer;
+	struct loop_source *ready_timer, *settle_timer, *drain_timer, *kill_timer, *worker_timer;
 	int64_t started_ms, ready_ms, draining_ms; /* when, CLOCK_MONOTONIC; -1 before */
-	int64_t healthy_from_ms; /* a death after that is not one more in a row; -1 while it is not active */
-	const char *ready_by;    /* static; NULL before */
-	uint64_t ready_seen;     /* listeners that it was seen waiting on; 0 unknown */
-	int end_signal;          /* TERM or KILL once the whole of it was told; what turns up later gets it too */
-	int exit_code;           /* what `run` exits with if this one is the reason */
-	int left_with;           /* as a shell has it, where a failed start ended by an exit; else -1 */
-	char reason[512];        /* why it cannot run, as far as known: exec's error, the protocol's */
+	const char *ready_by;                      /* static; NULL before */
+	uint64_t ready_seen;                       /* listeners that it was seen waiting on; 0 unknown */
+	int end_signal;   /* TERM or KILL once the whole of it was told; what turns up later gets it too */
+	int stderr_fd;    /* --capture: the write end of its pipe, for workers that come later; owned; -1 */
+	int exit_code;    /* what `run` exits with if this one is the reason */
+	int left_with;    /* as a shell has it, where a failed start ended by an exit; else -1 */
+	char reason[512]; /* why it cannot run, as far as known: exec's error, the protocol's */
 };
 TAILQ_HEAD(generation_list, generation);
 
@@ -104,7 +107,7 @@ struct driver {
 	uint64_t active_seen;    /* what the active generation was seen waiting on */
 	bool own_word;           /* a generation said ready by itself: later ones must too */
 	struct capture *capture; /* NULL without --capture */
-	struct loop_source *signal_source, *restart_timer, *watchdog_timer, *paths_source;
+	struct loop_source *signal_source, *restart_timer, *watchdog_timer, *paths_source, *progress_timer;
 	int paths_fd;
 	struct orphan *orphans;
 	size_t orphan_count, orphan_capacity;
@@ -143,6 +146,8 @@ bool driver_has_terminal(void);
 /* Makes the generation and starts its workers. Returns how many could not be started (all, where the preparation
  * failed); `reason` and `exit_code` then say why. */
 uint32_t driver_spawn(struct driver *driver, const struct handoff_action *action);
+/* Starts `count` more workers of a generation. Returns how many could not be started. */
+uint32_t driver_spawn_more(struct generation *generation, uint32_t count);
 void driver_release(struct generation *generation);
 /* Looks whether leaders have exited, and tells the machine once: for places where an exit must win over what else is
  * known. */
@@ -164,11 +169,15 @@ void driver_close_listeners(struct driver *driver);
 /* driver_group.c: signals to what a generation consists of, and its end. */
 void driver_drain(struct generation *generation);
 void driver_drain_rest(struct generation *generation);
+/* The oldest worker that has not been told yet. */
+void driver_drain_one(struct generation *generation);
 /* TERM or KILL to all of it, and to whatever of it turns up later. */
 void driver_end(struct generation *generation, int signal);
 void driver_forward(struct driver *driver, int signal);
 /* Reaps orphans, gives new ones to their worker, and finds groups that have become empty. After every exit. */
 void driver_reap(struct driver *driver);
+/* How many connections it still has; -1 where that cannot be counted. */
+int64_t driver_connections(struct generation *generation);
 /* Whether anything of the worker lives on after its leader. */
 bool driver_has_rest(struct worker *worker);
 
@@ -188,6 +197,8 @@ bool driver_lines_wanted(const struct driver *driver, uint32_t generation);
 /* An event for those who wait for this generation's hand-off, and for all subscribers. NULL where there are none: then
  * nothing needs to be filled in, and sending NULL is fine. */
 cJSON *driver_event_new(struct driver *driver, const char *kind, const struct generation *generation);
+/* While somebody listens, those who drain are told of once a second. */
+void driver_event_draining(struct generation *generation);
 void driver_event_send(struct driver *driver, const struct generation *generation, cJSON *event);
 
 /* driver_einhorn.c: --compat einhorn; nothing without it. */
@@ -201,8 +212,12 @@ void report_listeners(struct driver *driver);
 /* Under a manager that stops with TERM: how to have a graceful stop. */
 void report_manager_hint(struct driver *driver);
 void report_spawned(struct generation *generation);
+/* A worker exited, and the others go on. */
+void report_lost(struct worker *worker);
+/* stop-first: what is there drains before the next one starts. */
+void report_emptying(struct driver *driver, bool asked);
 void report_handing_off(struct driver *driver, struct generation *generation);
-void report_ready(struct generation *generation, const char *why);
+void report_ready(struct worker *worker, const char *why);
 void report_active(struct driver *driver, struct generation *generation);
 /* `generation` may be NULL: there was no room for one. */
 void report_failed(struct driver *driver, struct generation *generation, enum handoff_failure failure);

@@ -14,7 +14,7 @@
 
 #include "log.h"
 
-#define gen_log(generation_, level_, ...) log_line(LOG_LEVEL_##level_, (generation_)->number, __VA_ARGS__)
+#define gen_log(generation_, level_, ...) log_line(level_, (generation_)->number, __VA_ARGS__)
 
 /* "212 ms", "5.3 s", "2 min 5 s". */
 static const char *span(int64_t ms, char *buffer, size_t size)
@@ -89,7 +89,12 @@ static void simple_event(struct generation *generation, const char *kind)
 
 void report_spawned(struct generation *generation)
 {
-	gen_log(generation, INFO, "started %s (pid %d)", generation->argv[0], generation->workers[0]->child.pid);
+	if (generation->worker_count > 1)
+		gen_log(generation, LOG_LEVEL_INFO, "started %s (%zu workers)", generation->argv[0],
+			generation->worker_count);
+	else
+		gen_log(generation, LOG_LEVEL_INFO, "started %s (pid %d)", generation->argv[0],
+			generation->workers[0]->child.pid);
 	cJSON *event = driver_event_new(generation->driver, "starting", generation);
 	if (event)
 		add_pids(event, generation);
@@ -98,27 +103,52 @@ void report_spawned(struct generation *generation)
 		show_state(generation->driver, "Starting");
 }
 
+void report_lost(struct worker *worker)
+{
+	char status[64];
+	struct generation *generation = worker->generation;
+	/* With one worker its end is its generation's, which is told in other words. */
+	if (generation->worker_count > 1)
+		gen_log(generation, worker->told ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING, "worker %d %s",
+			worker->child.pid, child_describe_status(worker->status, status, sizeof(status)));
+}
+
+void report_emptying(struct driver *driver, bool asked)
+{
+	log_info("stop-first: the next generation starts when the old one is gone; connections wait meanwhile");
+	if (asked)
+		notify_reloading(driver->notify);
+	show_state(driver, "Waiting for the old generation to end");
+}
+
 void report_handing_off(struct driver *driver, struct generation *generation)
 {
 	if (!generation)
 		return;
 	char text[96];
-	snprintf(text, sizeof(text), "Generation %u serves, generation %u is starting", active_number(driver),
-		 generation->number);
+	if (active_number(driver) > 0)
+		snprintf(text, sizeof(text), "Generation %u serves, generation %u is starting", active_number(driver),
+			 generation->number);
+	else
+		snprintf(text, sizeof(text), "Generation %u is starting", generation->number);
 	notify_reloading(driver->notify);
 	show_state(driver, text);
 }
 
-void report_ready(struct generation *generation, const char *why)
+void report_ready(struct worker *worker, const char *why)
 {
-	char after[32];
-	gen_log(generation, INFO, "ready after %s (%s%s%s)",
-		span(generation->ready_ms - generation->started_ms, after, sizeof(after)), generation->ready_by,
-		*why ? ": " : "", why);
+	char after[32], which[32] = "";
+	struct generation *generation = worker->generation;
+	if (generation->worker_count > 1)
+		snprintf(which, sizeof(which), "worker %d is ", worker->child.pid);
+	gen_log(generation, LOG_LEVEL_INFO, "%sready after %s (%s%s%s)", which,
+		span(loop_now_ms() - worker->started_ms, after, sizeof(after)), generation->ready_by, *why ? ": " : "",
+		why);
 	cJSON *event = driver_event_new(generation->driver, "ready", generation);
 	if (event) {
-		cJSON_AddNumberToObject(event, "ready_ms", (double)(generation->ready_ms - generation->started_ms));
+		cJSON_AddNumberToObject(event, "ready_ms", (double)(loop_now_ms() - worker->started_ms));
 		cJSON_AddStringToObject(event, "by", generation->ready_by);
+		cJSON_AddNumberToObject(event, "pid", worker->child.pid);
 	}
 	driver_event_send(generation->driver, generation, event);
 }
@@ -127,7 +157,7 @@ void report_active(struct driver *driver, struct generation *generation)
 {
 	char text[64];
 	snprintf(text, sizeof(text), "Generation %u serves", generation->number);
-	gen_log(generation, INFO, "active: new connections are for it");
+	gen_log(generation, LOG_LEVEL_INFO, "active: new connections are for it");
 	simple_event(generation, "active");
 	notify_ready(driver->notify);
 	show_state(driver, text);
@@ -216,10 +246,12 @@ void report_failed(struct driver *driver, struct generation *generation, enum ha
 	driver_event_send(driver, generation, event);
 	uint32_t active = active_number(driver);
 	if (active == 0) {
-		gen_log(generation, ERROR, "failed to start: %s", text);
+		gen_log(generation, LOG_LEVEL_ERROR, "failed to start: %s", text);
+		if (driver->ever_active && generation->is_handoff)
+			notify_ready(driver->notify);
 		return;
 	}
-	gen_log(generation, ERROR, "failed to start: %s; generation %u still serves", text, active);
+	gen_log(generation, LOG_LEVEL_ERROR, "failed to start: %s; generation %u still serves", text, active);
 	char status[700];
 	snprintf(status, sizeof(status), "Generation %u serves; generation %u failed: %s", active, generation->number,
 		 text);
@@ -232,35 +264,31 @@ void report_died(struct generation *generation)
 {
 	char status[64];
 	const struct worker *worker = generation->workers[generation->worker_count - 1];
-	gen_log(generation, WARNING, "died unasked: %s", child_describe_status(worker->status, status, sizeof(status)));
+	gen_log(generation, LOG_LEVEL_WARNING, "died unasked: %s",
+		child_describe_status(worker->status, status, sizeof(status)));
 	notify_status(generation->driver->notify, "Nobody serves: connections wait in the queue");
 }
 
 void report_drain(struct worker *worker, const char *whom)
 {
 	char name[16];
-	gen_log(worker->generation, INFO, "draining: SIG%s to %s (pid %d)",
+	gen_log(worker->generation, LOG_LEVEL_INFO, "draining: SIG%s to %s (pid %d)",
 		spec_signal_name(worker->generation->driver->options->drain_signal, name, sizeof(name)), whom,
 		worker->child.pid);
-	cJSON *event = driver_event_new(worker->generation->driver, "draining", worker->generation);
-	if (event) {
-		cJSON_AddNullToObject(event, "connections");
-		cJSON_AddNumberToObject(event, "draining_ms", 0);
-	}
-	driver_event_send(worker->generation->driver, worker->generation, event);
+	driver_event_draining(worker->generation);
 }
 
 void report_kill(struct generation *generation, enum handoff_kill_reason why)
 {
 	switch (why) {
 	case HANDOFF_KILL_DRAIN_TIMEOUT:
-		gen_log(generation, WARNING, "killed: not drained within --drain-timeout");
+		gen_log(generation, LOG_LEVEL_WARNING, "killed: not drained within --drain-timeout");
 		break;
 	case HANDOFF_KILL_TIMEOUT:
-		gen_log(generation, WARNING, "killed: did not end when told to");
+		gen_log(generation, LOG_LEVEL_WARNING, "killed: did not end when told to");
 		break;
 	case HANDOFF_KILL_MAX_DRAINING:
-		gen_log(generation, WARNING, "killed: more than --max-draining=%d generations are draining",
+		gen_log(generation, LOG_LEVEL_WARNING, "killed: more than --max-draining=%d generations are draining",
 			generation->driver->options->max_draining);
 		break;
 	}
@@ -271,10 +299,10 @@ void report_gone(struct generation *generation)
 	char after[32];
 	simple_event(generation, "gone");
 	if (generation->draining_ms >= 0 && generation->reason[0] == '\0')
-		gen_log(generation, INFO, "gone after draining for %s",
+		gen_log(generation, LOG_LEVEL_INFO, "gone after draining for %s",
 			span(loop_now_ms() - generation->draining_ms, after, sizeof(after)));
 	else
-		gen_log(generation, INFO, "gone");
+		gen_log(generation, LOG_LEVEL_INFO, "gone");
 }
 
 void report_restarting(struct driver *driver, int64_t delay_ms)

@@ -20,11 +20,17 @@
 #include "fd.h"
 #include "log.h"
 
+/* What a worker is started from: also one that replaces a lost one later. */
+static const struct recipe *driver_recipe(const struct generation *generation)
+{
+	return generation->recipe ? generation->recipe : generation->driver->recipe;
+}
+
 static int build_worker_env(struct worker *worker, const struct env *user_env)
 {
 	struct generation *generation = worker->generation;
 	struct driver *driver = generation->driver;
-	const struct recipe *recipe = generation->recipe;
+	const struct recipe *recipe = driver_recipe(generation);
 	struct env *env = &worker->env;
 	int r = env_copy(env, user_env->items);
 	if (r >= 0)
@@ -86,9 +92,11 @@ static void check_exit(struct worker *worker)
 	if (worker->exec_source)
 		take_exec_result(worker);
 	struct generation *generation = worker->generation;
-	if (generation->healthy_from_ms >= 0 && loop_now_ms() >= generation->healthy_from_ms)
+	if (loop_now_ms() - worker->started_ms >= DRIVER_HEALTHY_MS)
 		driver_post_generation(generation, HANDOFF_HEALTHY_DUE);
-	driver_post(generation->driver, &(struct handoff_event){.kind = HANDOFF_EXITED,
+	if (worker->status != 0 || !worker->told)
+		report_lost(worker);
+	driver_post(generation->driver, &(struct handoff_event){.kind = worker->told ? HANDOFF_LEFT : HANDOFF_EXITED,
 								.generation = generation->number,
 								.clean = status == 0});
 }
@@ -118,11 +126,12 @@ static void on_ready(void *data, const char *by, const char *why)
 	driver_check_exits(generation);
 	if (!worker->exited) {
 		generation->ready_by = by;
-		generation->ready_ms = loop_now_ms();
+		if (generation->recipe)
+			generation->ready_ms = loop_now_ms();
 		generation->ready_seen |= ready_seen(worker->ready);
 		if (ready_own_word(worker->ready))
 			driver->own_word = true;
-		report_ready(generation, why);
+		report_ready(worker, why);
 		driver_post_generation(generation, HANDOFF_READY);
 	}
 	driver_pump(driver);
@@ -197,7 +206,7 @@ static const struct ready_handler ready_handler = {
 static int create_ready(struct worker *worker, struct error *error)
 {
 	struct driver *driver = worker->generation->driver;
-	const struct recipe *recipe = worker->generation->recipe;
+	const struct recipe *recipe = driver_recipe(worker->generation);
 	/* What the active generation waits on says nothing about other listeners. */
 	bool same = recipe == driver->recipe;
 	uint64_t all = recipe->stream_count >= 64 ? UINT64_MAX : ((uint64_t)1 << recipe->stream_count) - 1;
@@ -215,7 +224,7 @@ static int create_ready(struct worker *worker, struct error *error)
 static int build_check_plan(struct worker *worker)
 {
 	struct generation *generation = worker->generation;
-	const struct options *options = generation->recipe->options;
+	const struct options *options = driver_recipe(generation)->options;
 	bool wanted = false;
 	for (size_t i = 0; i < options->ready_count; i++)
 		wanted = wanted || options->readies[i].kind == READY_EXEC;
@@ -235,7 +244,7 @@ static int build_check_plan(struct worker *worker)
 		.chdir = generation->directory,
 		.stderr_fd = -1,
 		.quiet = true,
-		.limits = &generation->recipe->limits,
+		.limits = &driver_recipe(generation)->limits,
 	};
 	return r;
 }
@@ -264,7 +273,7 @@ static int watch(struct worker *worker, struct error *error)
 static int fork_worker(struct worker *worker, int stderr_fd, struct error *error)
 {
 	struct generation *generation = worker->generation;
-	const struct recipe *recipe = generation->recipe;
+	const struct recipe *recipe = driver_recipe(generation);
 	size_t count = recipe->listeners.count;
 	CLEANUP(freep) int *fds = calloc(count + 1, sizeof(int));
 	if (!fds)
@@ -303,6 +312,7 @@ static void finish_worker(struct worker *worker)
 
 static int start_worker(struct worker *worker, const struct env *user_env, int stderr_fd, struct error *error)
 {
+	worker->started_ms = loop_now_ms();
 	int r = create_ready(worker, error);
 	if (r < 0)
 		return r;
@@ -333,32 +343,22 @@ static int choose_recipe(struct generation *generation, struct error *error)
 	return r;
 }
 
-static uint32_t start_workers(struct generation *generation, struct error *error)
+/* What all workers of a generation share, made once. */
+static int prepare(struct generation *generation, struct error *error)
 {
 	struct driver *driver = generation->driver;
 	const struct recipe *recipe = generation->recipe;
-	CLEANUP(fd_closep) int stderr_fd = -1;
-	CLEANUP(env_finish) struct env user_env = {.items = NULL};
-	uint32_t count = (uint32_t)generation->worker_count;
-	if (command_expand(driver_command(driver, generation), recipe->names, recipe->listeners.count,
-			   &generation->argv, error) < 0 ||
-	    command_environment(recipe->options, driver->base_env.items, &user_env, error) < 0)
-		return count;
+	int r = command_expand(driver_command(driver, generation), recipe->names, recipe->listeners.count,
+			       &generation->argv, error);
+	if (r < 0)
+		return r;
 	generation->directory = command_directory(recipe->options, driver->start_dir);
-	if (!generation->directory) {
-		error_set(error, -ENOMEM, "out of memory");
-		return count;
-	}
-	if (driver->capture) {
-		stderr_fd = capture_open(driver->capture, generation->number, error);
-		if (stderr_fd < 0)
-			return count;
-	}
-	uint32_t failed = 0;
-	for (uint32_t i = 0; i < count; i++)
-		if (start_worker(generation->workers[i], &user_env, stderr_fd, error) < 0)
-			failed++;
-	return failed;
+	if (!generation->directory)
+		return error_set(error, -ENOMEM, "out of memory");
+	if (!driver->capture)
+		return 0;
+	generation->stderr_fd = capture_open(driver->capture, generation->number, error);
+	return generation->stderr_fd < 0 ? generation->stderr_fd : 0;
 }
 
 static struct worker *add_worker(struct generation *generation)
@@ -384,12 +384,20 @@ void driver_end_start(struct generation *generation)
 			ready_settle(generation->workers[i]->ready);
 }
 
-static int add_workers(struct generation *generation, uint32_t count, struct error *error)
+static uint32_t start_workers(struct generation *generation, uint32_t count, struct error *error)
 {
-	for (uint32_t i = 0; i < count; i++)
-		if (!add_worker(generation))
-			return error_set(error, -ENOMEM, "out of memory");
-	return 0;
+	CLEANUP(env_finish) struct env user_env = {.items = NULL};
+	const struct options *options = driver_recipe(generation)->options;
+	if (command_environment(options, generation->driver->base_env.items, &user_env, error) < 0)
+		return count;
+	uint32_t failed = 0;
+	for (uint32_t i = 0; i < count; i++) {
+		struct worker *worker = add_worker(generation);
+		if (!worker)
+			error_set(error, -ENOMEM, "out of memory");
+		failed += !worker || start_worker(worker, &user_env, generation->stderr_fd, error) < 0;
+	}
+	return failed;
 }
 
 uint32_t driver_spawn(struct driver *driver, const struct handoff_action *action)
@@ -402,22 +410,59 @@ uint32_t driver_spawn(struct driver *driver, const struct handoff_action *action
 	*generation = (struct generation){.driver = driver,
 					  .number = action->generation,
 					  .wish = action->wish,
-					  .is_handoff = action->wish != 0 || driver->machine.state == HANDOFF_REPLACING,
+					  .is_handoff = action->asked,
+					  .stderr_fd = -1,
 					  .started_ms = loop_now_ms(),
 					  .ready_ms = -1,
 					  .draining_ms = -1,
-					  .healthy_from_ms = -1,
 					  .exit_code = 125,
 					  .left_with = -1};
 	TAILQ_INSERT_TAIL(&driver->generations, generation, link);
 	struct error error = {.text = ""};
-	uint32_t failed = action->count;
-	if (choose_recipe(generation, &error) >= 0 && add_workers(generation, action->count, &error) >= 0)
-		failed = start_workers(generation, &error);
+	uint32_t count = action->count, failed = count;
+	if (choose_recipe(generation, &error) >= 0 && prepare(generation, &error) >= 0) {
+		/* Only now is it known what the file says. */
+		count = handoff_set_workers(&driver->machine, action->generation,
+					    (uint32_t)generation->recipe->options->workers);
+		failed = start_workers(generation, count, &error);
+	}
 	if (failed > 0)
 		strlcpy(generation->reason, error.text, sizeof(generation->reason));
-	if (failed < action->count)
+	if (failed < count)
 		report_spawned(generation);
+	return failed;
+}
+
+/* Slots of workers that are gone are of no use any more. */
+static void drop_gone_workers(struct generation *generation)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < generation->worker_count; i++) {
+		struct worker *worker = generation->workers[i];
+		if (worker->gone) {
+			finish_worker(worker);
+			free(worker);
+		} else {
+			generation->workers[kept++] = worker;
+		}
+	}
+	generation->worker_count = kept;
+}
+
+uint32_t driver_spawn_more(struct generation *generation, uint32_t count)
+{
+	struct error error = {.text = ""};
+	drop_gone_workers(generation);
+	size_t before = generation->worker_count;
+	uint32_t failed = start_workers(generation, count, &error);
+	if (failed > 0 && generation->recipe)
+		strlcpy(generation->reason, error.text, sizeof(generation->reason));
+	if (failed > 0)
+		log_line(LOG_LEVEL_ERROR, generation->number, "cannot start a worker: %s", error.text);
+	for (size_t i = before; i < generation->worker_count; i++)
+		if (generation->workers[i]->child.pid != 0)
+			log_line(LOG_LEVEL_INFO, generation->number, "started one more worker (pid %d)",
+				 generation->workers[i]->child.pid);
 	return failed;
 }
 
@@ -430,6 +475,8 @@ void driver_release(struct generation *generation)
 	loop_remove(generation->settle_timer);
 	loop_remove(generation->drain_timer);
 	loop_remove(generation->kill_timer);
+	loop_remove(generation->worker_timer);
+	fd_close(generation->stderr_fd);
 	for (size_t i = 0; i < generation->worker_count; i++) {
 		finish_worker(generation->workers[i]);
 		free(generation->workers[i]);

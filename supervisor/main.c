@@ -12,6 +12,7 @@
 #include <bsd/unistd.h>
 
 #include "check.h"
+#include "ctl.h"
 #include "driver.h"
 #include "fd.h"
 #include "listener.h"
@@ -125,6 +126,10 @@ int main(int argc, char **argv)
 	if (fd_guard_stdio() < 0)
 		return EXIT_STARTUP;
 	setproctitle_init(argc, argv, environ);
+	if (argc > 1 && ctl_is_command(argv[1])) {
+		sigprocmask(SIG_SETMASK, &before, NULL);
+		return ctl_main(argc, argv);
+	}
 	if (options_parse(argc, argv, &options, &error) < 0)
 		return fail(&error);
 	log_init(options.log_format, options.log_level, options_name(&options));
