@@ -317,13 +317,16 @@ static void on_watchdog(struct loop_source *source, void *data)
 	loop_timer_set(source, driver->notify->watchdog_ms);
 }
 
-static void watch_paths(struct driver *driver);
-
-/* Whether the watch still hears of the path. */
-static bool repair(struct listener *listener)
+/* Looks at one path and says what it finds, once. Whether it is ours where it was not, or the other way round. */
+static bool repair(struct driver *driver, size_t index)
 {
+	struct listener *listener = &driver->listeners->items[index];
 	struct error error = {.text = ""};
-	switch (listener_repair(listener, &error)) {
+	enum listener_path_state before = driver->path_states[index], now = listener_repair(listener, &error);
+	driver->path_states[index] = now == LISTENER_PATH_RESTORED ? LISTENER_PATH_FINE : now;
+	if (now == before)
+		return false;
+	switch (now) {
 	case LISTENER_PATH_FINE:
 		break;
 	case LISTENER_PATH_RESTORED:
@@ -334,44 +337,51 @@ static bool repair(struct listener *listener)
 	case LISTENER_PATH_FOREIGN:
 		log_error("%s is not our socket any more: somebody put something else there; left alone",
 			  listener->path);
-		return false;
+		break;
 	case LISTENER_PATH_LOST:
 		log_error("%s is gone and could not be restored: %s", listener->path, error.text);
-		return false;
+		break;
 	}
-	return true;
+	return driver->path_states[index] != before;
 }
+
+static bool repair_all(struct driver *driver)
+{
+	bool changed = false;
+	for (size_t i = 0; i < driver->listeners->count; i++)
+		changed = repair(driver, i) || changed;
+	return changed;
+}
+
+static void watch_paths(struct driver *driver);
 
 static void on_paths(struct loop_source *source, int fd, uint32_t events, void *data)
 {
 	(void)source;
 	(void)events;
 	struct driver *driver = data;
-	bool heard = true;
 	char buffer[4096];
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		continue;
-	for (size_t i = 0; i < driver->listeners->count; i++)
-		heard = repair(&driver->listeners->items[i]) && heard;
-	if (!heard)
+	if (repair_all(driver))
 		watch_paths(driver);
 }
 
-/* A path that nobody watches is only less safe, so that a failure is worth a line and no more. */
+/* A path that nobody watches is only less safe, so that a failure is worth a line and no more. What is watched depends
+ * on whose the paths are, so once more where that changed before the watch began. */
 static void watch_paths(struct driver *driver)
 {
-	loop_remove(driver->paths_source);
-	driver->paths_source = NULL;
-	driver->paths_fd = fd_close(driver->paths_fd);
-	int fd = driver->paths_fd = listener_watch_paths(driver->listeners);
-	if (fd == -ENOENT)
-		return;
-	int r = fd < 0 ? fd : loop_add_fd(driver->loop, fd, EPOLLIN, on_paths, driver, &driver->paths_source);
-	if (r < 0)
-		log_warning("cannot watch the unix paths: %s", strerror(-r));
-	/* What happened before the watch began. */
-	for (size_t i = 0; i < driver->listeners->count; i++)
-		repair(&driver->listeners->items[i]);
+	do {
+		loop_remove(driver->paths_source);
+		driver->paths_source = NULL;
+		driver->paths_fd = fd_close(driver->paths_fd);
+		int fd = driver->paths_fd = listener_watch_paths(driver->listeners);
+		if (fd == -ENOENT)
+			return;
+		int r = fd < 0 ? fd : loop_add_fd(driver->loop, fd, EPOLLIN, on_paths, driver, &driver->paths_source);
+		if (r < 0)
+			log_warning("cannot watch the unix paths: %s", strerror(-r));
+	} while (repair_all(driver));
 }
 
 static int prepare_limits(struct driver *driver, struct error *error)
@@ -412,7 +422,8 @@ static int prepare_listeners(struct driver *driver)
 {
 	driver->stream_inodes = calloc(driver->listeners->count + 1, sizeof(ino_t));
 	driver->listener_names = calloc(driver->listeners->count + 1, sizeof(char *));
-	if (!driver->stream_inodes || !driver->listener_names)
+	driver->path_states = calloc(driver->listeners->count + 1, sizeof(*driver->path_states));
+	if (!driver->stream_inodes || !driver->listener_names || !driver->path_states)
 		return -ENOMEM;
 	for (size_t i = 0; i < driver->listeners->count; i++)
 		driver->listener_names[i] = driver->listeners->items[i].name;
@@ -476,6 +487,7 @@ static void finish(struct driver *driver)
 	free(driver->groups);
 	free(driver->stream_inodes);
 	free(driver->listener_names);
+	free(driver->path_states);
 	free(driver->orphans);
 	free(driver->queue);
 }

@@ -79,8 +79,9 @@ struct driver {
 	gid_t *groups;       /* supplementary groups of --user */
 	size_t group_count;
 	struct child_limits limits;
-	char **listener_names; /* owned array; the names are the listeners' */
-	ino_t *stream_inodes;  /* of the held stream listeners */
+	char **listener_names;                 /* owned array; the names are the listeners' */
+	ino_t *stream_inodes;                  /* of the held stream listeners */
+	enum listener_path_state *path_states; /* owned array: as last seen, a restored one is fine */
 	size_t stream_count;
 	uint64_t active_seen;    /* what the active generation was seen waiting on */
 	bool own_word;           /* a generation said ready by itself: later ones must too */
