@@ -413,6 +413,8 @@ static int prepare(struct driver *driver, const struct driver_setup *setup, stru
 	driver->had_terminal = driver_has_terminal();
 	if (setup->place)
 		r = control_create(driver->loop, setup->place, driver_on_request, driver, &driver->control, error);
+	if (r >= 0 && setup->place)
+		control_place_publish(setup->place);
 	if (r < 0)
 		return r;
 	return driver->options->capture ? capture_create(driver->loop, &driver->capture, error) : 0;

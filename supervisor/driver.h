@@ -9,10 +9,10 @@
 #include "recipe.h"
 
 struct driver_setup {
-	struct recipe *recipe;             /* taken over */
-	struct notify *notify;             /* borrowed, as the rest */
-	const struct control_place *place; /* NULL: no control socket */
-	char *const *environment;          /* ours at start, untouched */
+	struct recipe *recipe;       /* taken over */
+	struct notify *notify;       /* borrowed, as the rest */
+	struct control_place *place; /* NULL: no control socket */
+	char *const *environment;    /* ours at start, untouched */
 };
 
 /* Supervises until every generation is gone. Needs the signals of the options' table blocked already

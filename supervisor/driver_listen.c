@@ -11,11 +11,15 @@
 #include "fd.h"
 #include "log.h"
 
-/* Whether the watch still hears of the path. */
+/* Looks at one path and says what it finds, once. Whether it is ours where it was not, or the other way round. */
 static bool repair(struct listener *listener)
 {
 	struct error error = {.text = ""};
-	switch (listener_repair(listener, &error)) {
+	enum listener_path_state before = listener->path_state, now = listener_repair(listener, &error);
+	listener->path_state = now == LISTENER_PATH_RESTORED ? LISTENER_PATH_FINE : now;
+	if (now == before)
+		return false;
+	switch (now) {
 	case LISTENER_PATH_FINE:
 		break;
 	case LISTENER_PATH_RESTORED:
@@ -26,12 +30,20 @@ static bool repair(struct listener *listener)
 	case LISTENER_PATH_FOREIGN:
 		log_error("%s is not our socket any more: somebody put something else there; left alone",
 			  listener->path);
-		return false;
+		break;
 	case LISTENER_PATH_LOST:
 		log_error("%s is gone and could not be restored: %s", listener->path, error.text);
-		return false;
+		break;
 	}
-	return true;
+	return listener->path_state != before;
+}
+
+static bool repair_all(struct driver *driver)
+{
+	bool changed = false;
+	for (size_t i = 0; i < driver->listeners->count; i++)
+		changed = repair(&driver->listeners->items[i]) || changed;
+	return changed;
 }
 
 static void on_paths(struct loop_source *source, int fd, uint32_t events, void *data)
@@ -39,31 +51,28 @@ static void on_paths(struct loop_source *source, int fd, uint32_t events, void *
 	(void)source;
 	(void)events;
 	struct driver *driver = data;
-	bool heard = true;
 	char buffer[4096];
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		continue;
-	for (size_t i = 0; i < driver->listeners->count; i++)
-		heard = repair(&driver->listeners->items[i]) && heard;
-	if (!heard)
+	if (repair_all(driver))
 		driver_watch_paths(driver);
 }
 
-/* A path that nobody watches is only less safe, so that a failure is worth a line and no more. */
+/* A path that nobody watches is only less safe, so that a failure is worth a line and no more. What is watched depends
+ * on whose the paths are, so once more where that changed before the watch began. */
 void driver_watch_paths(struct driver *driver)
 {
-	loop_remove(driver->paths_source);
-	driver->paths_source = NULL;
-	driver->paths_fd = fd_close(driver->paths_fd);
-	int fd = driver->paths_fd = listener_watch_paths(driver->listeners);
-	if (fd == -ENOENT)
-		return;
-	int r = fd < 0 ? fd : loop_add_fd(driver->loop, fd, EPOLLIN, on_paths, driver, &driver->paths_source);
-	if (r < 0)
-		log_warning("cannot watch the unix paths: %s", strerror(-r));
-	/* What happened before the watch began. */
-	for (size_t i = 0; i < driver->listeners->count; i++)
-		repair(&driver->listeners->items[i]);
+	do {
+		loop_remove(driver->paths_source);
+		driver->paths_source = NULL;
+		driver->paths_fd = fd_close(driver->paths_fd);
+		int fd = driver->paths_fd = listener_watch_paths(driver->listeners);
+		if (fd == -ENOENT)
+			return;
+		int r = fd < 0 ? fd : loop_add_fd(driver->loop, fd, EPOLLIN, on_paths, driver, &driver->paths_source);
+		if (r < 0)
+			log_warning("cannot watch the unix paths: %s", strerror(-r));
+	} while (repair_all(driver));
 }
 
 /* Its recipe is the one that counts from here on. */

@@ -2,6 +2,7 @@
 /* What people read in the log and in ps, and what our own manager is told. */
 #include "driver_private.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -45,6 +46,36 @@ static void show_state(struct driver *driver, const char *text)
 	notify_status(driver->notify, text);
 }
 
+/* Whether a command names the address as a whole: its port, between anything but digits, or its path. */
+static bool names_address(const char *command, const struct listener *listener)
+{
+	const char *colon = listener->path ? NULL : strrchr(listener->address, ':');
+	const char *name = colon ? colon + 1 : listener->address;
+	size_t length = strlen(name);
+	for (const char *at = strstr(command, name); at; at = strstr(at + 1, name)) {
+		bool inside = colon &&
+			      ((at > command && isdigit((unsigned char)at[-1])) || isdigit((unsigned char)at[length]));
+		if (!inside)
+			return true;
+	}
+	return false;
+}
+
+/* While the old generation lives, it answers there as well, so that such a command says ready too early. */
+static void report_exec_at_held(const struct driver *driver)
+{
+	for (size_t i = 0; i < driver->options->ready_count; i++) {
+		const struct ready_how *how = &driver->options->readies[i];
+		for (size_t j = 0; how->kind == READY_EXEC && j < driver->listeners->count; j++)
+			if (names_address(how->command, &driver->listeners->items[j]))
+				log_warning(
+					"--ready \"exec:%.200s\" names %s, which every generation serves: the old one "
+					"answers it too, before the new one is ready; ask what only the new one "
+					"answers",
+					how->command, driver->listeners->items[j].address);
+	}
+}
+
 void report_listeners(struct driver *driver)
 {
 	for (size_t i = 0; i < driver->listeners->count; i++) {
@@ -60,6 +91,7 @@ void report_listeners(struct driver *driver)
 		log_warning(
 			"no -l: nothing is held, so a server that binds its own address cannot be replaced while it "
 			"runs");
+	report_exec_at_held(driver);
 }
 
 void report_manager_hint(struct driver *driver)
@@ -314,9 +346,32 @@ void report_restarting(struct driver *driver, int64_t delay_ms)
 	driver_event_send(driver, NULL, event);
 }
 
+/* Why it ends, where nobody asked for it. */
+static void log_end(const struct driver *driver)
+{
+	const struct options *options = driver->options;
+	switch (driver->machine.exit) {
+	case HANDOFF_EXIT_GAVE_UP:
+		if (options->restart == RESTART_NEVER)
+			log_error("giving up (--restart never), with status %d", driver->exit_code);
+		else
+			log_error("giving up after --max-restarts=%d failures in a row, with status %d",
+				  options->max_restarts, driver->exit_code);
+		break;
+	case HANDOFF_EXIT_CLEAN:
+		log_info("ending, since the server ended by itself with status 0 (--restart on-failure)");
+		break;
+	case HANDOFF_EXIT_NONE:
+	case HANDOFF_EXIT_STOPPED:
+	case HANDOFF_EXIT_FIRST_FAILED:
+		break;
+	}
+}
+
 void report_stopping(struct driver *driver)
 {
 	driver_event_send(driver, NULL, driver_event_new(driver, "stopping", NULL));
+	log_end(driver);
 	notify_stopping(driver->notify);
 	show_state(driver, "Stopping");
 	if (driver->listeners->count > 0)

@@ -69,6 +69,14 @@ static void post(struct driver *driver, enum handoff_event_kind kind, const char
 	driver_post(driver, &(struct handoff_event){.kind = kind});
 }
 
+/* Nothing starts any more once a stop has begun, and who asked should read so. */
+static const char *reload_verb(const struct driver *driver)
+{
+	enum handoff_state state = driver->machine.state;
+	return state == HANDOFF_STOPPING || state == HANDOFF_KILLING ? "no hand-off, since we are stopping: asked"
+								     : "hand-off asked";
+}
+
 static const char *stop_verb(const struct driver *driver)
 {
 	return driver->machine.state == HANDOFF_STOPPING && driver->machine.stop_asked ? "immediate stop asked again"
@@ -82,13 +90,13 @@ static void take(struct driver *driver, const struct signal_rule *rule, const ch
 	case SIGNAL_ACTION_UNUSED:
 		break;
 	case SIGNAL_ACTION_RELOAD:
-		post(driver, HANDOFF_RELOAD, "hand-off asked", name, info);
+		post(driver, HANDOFF_RELOAD, reload_verb(driver), name, info);
 		break;
 	case SIGNAL_ACTION_HANGUP:
 		if (driver->had_terminal && !driver_has_terminal())
 			post(driver, HANDOFF_STOP, "our terminal is gone: graceful stop asked", name, info);
 		else
-			post(driver, HANDOFF_RELOAD, "hand-off asked", name, info);
+			post(driver, HANDOFF_RELOAD, reload_verb(driver), name, info);
 		break;
 	case SIGNAL_ACTION_STOP:
 		post(driver, HANDOFF_STOP, stop_verb(driver), name, info);

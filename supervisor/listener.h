@@ -8,6 +8,13 @@
 #include "error.h"
 #include "spec.h"
 
+enum listener_path_state {
+	LISTENER_PATH_FINE,     /* ours, or nothing to keep */
+	LISTENER_PATH_RESTORED, /* was gone; linked back from the guard, which stays */
+	LISTENER_PATH_FOREIGN,  /* something else is there now: left alone */
+	LISTENER_PATH_LOST,     /* gone, and could not be restored: error has the reason, without the path */
+};
+
 /* One bound socket. Everything a successor of this process would need is plain data here. */
 struct listener {
 	char *spec;       /* the SPEC that it came from, as written */
@@ -25,6 +32,7 @@ struct listener {
 	char *guard_path; /* our hard link beside it, from which the path is restored; NULL where links do not work */
 	dev_t path_dev;   /* lstat(2) of the path right after bind: says whether it still is ours */
 	ino_t path_ino;
+	enum listener_path_state path_state; /* as the caller of listener_repair last saw it; a restored one is fine */
 };
 
 struct listener_set {
@@ -69,16 +77,10 @@ int listener_set_check(const struct listen_spec *specs, size_t count, const stru
 /* Closes all descriptors, removes our paths (only while they are still ours by device and inode) and guards. Frees. */
 void listener_set_close(struct listener_set *set);
 
-/* Gives a listener that is held the options of another SPEC of the same address: backlog, socket options, mode and owner of a path. The
- * descriptor, its queue and its status flags stay. 0 or -errno with a sentence; then some may be changed. */
+/* Gives a listener that is held the options of another SPEC of the same address: backlog, socket options, mode and
+ * owner of a path. The descriptor, its queue and its status flags stay. 0 or -errno with a sentence; then some may be
+ * changed. */
 int listener_change(struct listener *listener, const struct listen_spec *spec, struct error *error);
-
-enum listener_path_state {
-	LISTENER_PATH_FINE,     /* ours, or nothing to keep */
-	LISTENER_PATH_RESTORED, /* was gone; linked back from the guard, which stays */
-	LISTENER_PATH_FOREIGN,  /* something else is there now: left alone */
-	LISTENER_PATH_LOST,     /* gone, and could not be restored: error has the reason, without the path */
-};
 
 /* Looks at the path of one listener and restores it where a server removed it (field report: servers unlink what
  * getsockname tells them). Between the removal and this call clients see ENOENT. */

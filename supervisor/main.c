@@ -57,6 +57,20 @@ static int take_place(const struct options *options, struct control_place *place
 	return 0;
 }
 
+/* Whoever passed it keeps it open, so that its clients would wait in the queue without a word. */
+static void warn_untaken(const struct listener_inherited *inherited, const struct listener_set *listeners)
+{
+	for (int i = 0; i < inherited->count; i++) {
+		bool taken = false;
+		for (size_t j = 0; j < listeners->count && !taken; j++)
+			taken = listeners->items[j].fd == i + 3;
+		if (!taken)
+			log_warning("descriptor %d (%s) was passed to us by LISTEN_FDS, but no -l takes it: nobody "
+				    "serves it",
+				    i + 3, inherited->names ? inherited->names[i] : "unknown");
+	}
+}
+
 /* What must exist before anything is started, in the order in which it is undone. */
 static int run_supervised(const struct options *options, const struct listener_inherited *inherited)
 {
@@ -70,6 +84,8 @@ static int run_supervised(const struct options *options, const struct listener_i
 		r = pidfile_create(&pidfile, options->pid_file, &error);
 	if (r >= 0)
 		r = recipe_open(options, inherited, &recipe, &error);
+	if (r >= 0)
+		warn_untaken(inherited, &recipe->listeners);
 	if (r >= 0 && notify_init(&notify, options->notify_fd, &error) == -EBADF)
 		r = -EBADF;
 	else if (r >= 0 && error.text[0] != '\0')

@@ -75,6 +75,11 @@ static void missing_accepting(const struct ready *ready, char *text, size_t size
 			 accepting->unreadable_why);
 		return;
 	}
+	if (ready->last_look == ACCEPTING_URING) {
+		snprintf(text, size, "pid %d has an io_uring, which does not show what it waits on",
+			 accepting->uring_pid);
+		return;
+	}
 	strlcpy(text, "nobody waits on ", size);
 	for (size_t i = 0; i < accepting->count; i++) {
 		char address[128];

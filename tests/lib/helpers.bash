@@ -19,8 +19,9 @@ helpers_dir=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 : "${TS_BIN:=$BUILD_DIR/tests/servers/ts}"
 : "${LOAD_BIN:=$BUILD_DIR/tests/bench/load}"
 : "${DEMO_BIN:=$BUILD_DIR/tests/servers/demo}"
+: "${URING_BIN:=$BUILD_DIR/tests/servers/uring}"
 : "${FDMAP_BIN:=$helpers_dir/fdmap}"
-export BUILD_DIR HANDOFF_BIN TS_BIN LOAD_BIN DEMO_BIN FDMAP_BIN
+export BUILD_DIR HANDOFF_BIN TS_BIN LOAD_BIN DEMO_BIN URING_BIN FDMAP_BIN
 
 # Seconds that a wait may take. Sanitizers and valgrind are slow; WAIT_SECONDS=60 gives them room.
 : "${WAIT_SECONDS:=20}"
@@ -77,6 +78,17 @@ start_serving() {
 	TARGET="tcp:$address"
 	# shellcheck disable=SC2034
 	URL="http://$address"
+}
+
+# public_copy PROGRAM: a copy that every user may run, its path on stdout; the folder of the test is opened for that.
+public_copy() {
+	local folder=$BATS_TEST_TMPDIR
+	install -m 755 "$1" "$folder/${1##*/}"
+	echo "$folder/${1##*/}"
+	while [[ $folder == "${BATS_RUN_TMPDIR%/*}"/* ]]; do
+		chmod a+x "$folder"
+		folder=${folder%/*}
+	done
 }
 
 # write_script FILE: an executable shell script, its body on stdin; for commands whose later starts differ.
