@@ -191,6 +191,77 @@ void control_place_publish(struct control_place *place)
 		place->registration = link;
 }
 
+static int take_given(const char *given, const char *name, struct control_place *place, struct error *error)
+{
+	char *path = strdup(given);
+	place->name = strdup(name);
+	int r = path && place->name ? take_path(path, place, error) : error_set(error, -ENOMEM, "out of memory");
+	if (r < 0) {
+		free(path);
+		free(place->name);
+		place->name = NULL;
+	}
+	return r;
+}
+
+/* systemd gives a list with colons where the unit has several. */
+static int take_runtime(const char *folders, const char *name, struct control_place *place, struct error *error)
+{
+	CLEANUP(freep) char *path = NULL;
+	if (asprintf(&path, "%.*s/control", (int)strcspn(folders, ":"), folders) < 0)
+		return error_set(error, -ENOMEM, "out of memory");
+	return take_given(path, name, place, error);
+}
+
+static int take_default(const char *name, bool name_explicit, struct control_place *place, struct error *error)
+{
+	CLEANUP(freep) char *folder = default_folder();
+	return folder ? take_name(folder, name, name_explicit, place, error)
+		      : error_set(error, -ENOMEM, "out of memory");
+}
+
+int control_place_take(const struct control_option *option, const char *name, bool name_explicit,
+		       struct control_place *ret_place, struct error *error)
+{
+	struct control_place place = {.lock_fd = -1,
+				      .mode = option->mode == (mode_t)-1 ? 0600 : option->mode,
+				      .gid = option->gid,
+				      .check_peer = option->mode == (mode_t)-1};
+	const char *runtime = getenv("RUNTIME_DIRECTORY");
+	int r = -EADDRINUSE;
+	if (option->path)
+		r = take_given(option->path, name, &place, error);
+	else if (runtime && runtime[0] == '/')
+		r = take_runtime(runtime, name, &place, error);
+	/* Inside another supervisor's unit its folder is taken: then as without one. */
+	if (!option->path && r == -EADDRINUSE)
+		r = take_default(name, name_explicit, &place, error);
+	if (r >= 0)
+		*ret_place = place;
+	return r;
+}
+
+void control_place_publish(struct control_place *place)
+{
+	CLEANUP(freep) char *absolute = realpath(place->path, NULL);
+	char *link = NULL;
+	if (asprintf(&link, PUBLIC_FOLDER "/%s", place->name) < 0)
+		return;
+	(void)!mkdir(PUBLIC_FOLDER, 0755);
+	if (!absolute || strcmp(absolute, link) == 0) {
+		free(link);
+		return;
+	}
+	/* A dangling link is of somebody who died. */
+	struct stat status;
+	if (stat(link, &status) < 0 && errno == ENOENT)
+		(void)!unlink(link);
+	if (symlink(absolute, link) < 0)
+		free(link);
+	else
+		place->registration = link;
+}
+
 int control_place_take(const struct control_option *option, const char *name, bool name_explicit,
 		       struct control_place *ret_place, struct error *error)
 {
