@@ -241,62 +241,6 @@ int control_place_take(const struct control_option *option, const char *name, bo
 	return r;
 }
 
-void control_place_publish(struct control_place *place)
-{
-	CLEANUP(freep) char *absolute = realpath(place->path, NULL);
-	char *link = NULL;
-	if (asprintf(&link, PUBLIC_FOLDER "/%s", place->name) < 0)
-		return;
-	(void)!mkdir(PUBLIC_FOLDER, 0755);
-	if (!absolute || strcmp(absolute, link) == 0) {
-		free(link);
-		return;
-	}
-	/* A dangling link is of somebody who died. */
-	struct stat status;
-	if (stat(link, &status) < 0 && errno == ENOENT)
-		(void)!unlink(link);
-	if (symlink(absolute, link) < 0)
-		free(link);
-	else
-		place->registration = link;
-}
-
-int control_place_take(const struct control_option *option, const char *name, bool name_explicit,
-		       struct control_place *ret_place, struct error *error)
-{
-	struct control_place place = {.lock_fd = -1,
-				      .mode = option->mode == (mode_t)-1 ? 0600 : option->mode,
-				      .gid = option->gid,
-				      .check_peer = option->mode == (mode_t)-1};
-	const char *runtime = getenv("RUNTIME_DIRECTORY");
-	char *path = NULL;
-	int r;
-	if (option->path) {
-		path = strdup(option->path);
-	} else if (runtime && runtime[0] == '/') {
-		/* systemd gives a list with colons where the unit has several. */
-		if (asprintf(&path, "%.*s/control", (int)strcspn(runtime, ":"), runtime) < 0)
-			path = NULL;
-	} else {
-		CLEANUP(freep) char *folder = default_folder();
-		r = folder ? take_name(folder, name, name_explicit, &place, error)
-			   : error_set(error, -ENOMEM, "out of memory");
-		if (r >= 0)
-			*ret_place = place;
-		return r;
-	}
-	place.name = strdup(name);
-	r = path && place.name ? take_path(path, &place, error) : error_set(error, -ENOMEM, "out of memory");
-	if (r < 0) {
-		free(path);
-		free(place.name);
-		return r;
-	}
-	*ret_place = place;
-	return 0;
-}
-
 void control_place_release(struct control_place *place)
 {
 	if (!place->path)

@@ -154,11 +154,15 @@ static void starting_text(const cJSON *event, int64_t generation, char *ret, siz
 		snprintf(ret, size, "generation %" PRId64 " starts", generation);
 }
 
+/* With several workers one comes for each. */
 static void ready_text(const cJSON *event, int64_t generation, char *ret, size_t size)
 {
-	char time[32];
+	char time[32], who[32] = "";
 	const char *by = ctl_string(event, "by", NULL);
-	snprintf(ret, size, "generation %" PRId64 " is ready after %s%s%s%s", generation,
+	int64_t pid = ctl_number(event, "pid", 0);
+	if (pid > 0)
+		snprintf(who, sizeof(who), ": pid %" PRId64, pid);
+	snprintf(ret, size, "generation %" PRId64 "%s is ready after %s%s%s%s", generation, who,
 		 ctl_duration(ctl_number(event, "ready_ms", 0), time, sizeof(time)), by ? " (" : "", by ? by : "",
 		 by ? ")" : "");
 }

@@ -211,6 +211,18 @@ static cJSON *stop_message(const struct ctl_request *request)
 	return message;
 }
 
+/* What goes on meanwhile is told to subscribers; that request is never answered. */
+static int ask_to_stop(struct wait *wait)
+{
+	int status = CTL_OK;
+	if (wait->request->wait) {
+		cJSON *message = cJSON_CreateObject();
+		cJSON_AddStringToObject(message, "command", "subscribe");
+		status = ctl_peer_send(wait->peer, message);
+	}
+	return status == CTL_OK ? ctl_peer_send(wait->peer, stop_message(wait->request)) : status;
+}
+
 /* It ends right after the result. Its end is waited for, so that its name and addresses are free when we say so. */
 static int await_end(struct wait *wait)
 {
@@ -259,7 +271,7 @@ int ctl_stop(const struct ctl_request *request)
 	if (status != CTL_OK)
 		return status;
 	ctl_progress_init(&wait.progress, peer.name, false);
-	status = ctl_peer_send(&peer, stop_message(request));
+	status = ask_to_stop(&wait);
 	if (status == CTL_OK)
 		status = wait_for_result(&wait, &message);
 	if (status == CTL_OK)

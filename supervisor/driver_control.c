@@ -168,7 +168,8 @@ void driver_event_send(struct driver *driver, const struct generation *generatio
 	if (!event)
 		return;
 	TAILQ_FOREACH_SAFE (asker, &driver->askers, link, next)
-		if (asker->wait && asker->wish != 0 && generation && asker->wish == generation->wish)
+		if (asker->wait && asker->wish != 0 && generation &&
+		    (asker->wish == generation->wish || generation->draining_ms >= 0))
 			control_event(driver->control, asker->request, cJSON_Duplicate(event, true));
 	control_broadcast(driver->control, event);
 }

@@ -194,8 +194,8 @@ char *const *driver_command(struct driver *driver, const struct generation *gene
 bool driver_fall_back(struct driver *driver);
 /* Somebody still waits for what this generation wrote to stderr. */
 bool driver_lines_wanted(const struct driver *driver, uint32_t generation);
-/* An event for those who wait for this generation's hand-off, and for all subscribers. NULL where there are none: then
- * nothing needs to be filled in, and sending NULL is fine. */
+/* An event for those who wait for this generation's hand-off (of one that drains: for all who wait), and for all
+ * subscribers. NULL where there are none: then nothing needs to be filled in, and sending NULL is fine. */
 cJSON *driver_event_new(struct driver *driver, const char *kind, const struct generation *generation);
 /* While somebody listens, those who drain are told of once a second. */
 void driver_event_draining(struct generation *generation);

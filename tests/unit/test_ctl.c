@@ -115,6 +115,8 @@ static void test_ctl_events_read_as_sentences(void)
 	event_reads("{\"event\":\"starting\",\"generation\":8,\"pids\":[11,12]}", "generation 8 starts (2 processes)");
 	event_reads("{\"event\":\"ready\",\"generation\":8,\"ready_ms\":190,\"by\":\"notify\"}",
 		    "generation 8 is ready after 190 ms (notify)");
+	event_reads("{\"event\":\"ready\",\"generation\":8,\"ready_ms\":1900,\"by\":\"pipe\",\"pid\":11}",
+		    "generation 8: pid 11 is ready after 1 s (pipe)");
 	event_reads("{\"event\":\"draining\",\"generation\":7,\"connections\":1,\"draining_ms\":0}",
 		    "generation 7 drains, 1 connection left");
 	event_reads("{\"event\":\"draining\",\"generation\":7,\"connections\":null,\"draining_ms\":61000}",

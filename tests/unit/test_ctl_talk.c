@@ -198,12 +198,24 @@ static void play_start(struct play *play, char **argv)
 	await_input(play->listen_fd);
 	play->fd = accept4(play->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	check(play->fd >= 0);
-	for (size_t length = 0; !strchr(play->request, '\n');) {
+	for (size_t length = 0; length == 0 || play->request[length - 1] != '\n';) {
 		await_input(play->fd);
 		ssize_t r = recv(play->fd, play->request + length, sizeof(play->request) - 1 - length, 0);
 		check(r > 0);
 		length += (size_t)r;
 	}
+}
+
+/* Takes further requests until all of them are these. */
+static void await_request(struct play *play, const char *want)
+{
+	for (size_t length = strlen(play->request); length < strlen(want);) {
+		await_input(play->fd);
+		ssize_t r = recv(play->fd, play->request + length, sizeof(play->request) - 1 - length, 0);
+		check(r > 0);
+		length += (size_t)r;
+	}
+	check_str(play->request, want);
 }
 
 /* Reads what the client prints until its end, or until `part` is there. */
@@ -363,7 +375,7 @@ static void test_ctl_stop_waits_for_the_end_of_the_supervisor(void)
 {
 	struct play play;
 	play_start(&play, ARGV(W("stop"), W("--wait"), W("--now"), W("--control"), W("PATH")));
-	check_str(play.request, "{\"command\":\"stop\",\"now\":true,\"wait\":true}\n");
+	await_request(&play, "{\"command\":\"subscribe\"}\n{\"command\":\"stop\",\"now\":true,\"wait\":true}\n");
 	put(play.fd, "{\"event\":\"stopping\"}\n{\"result\":\"ok\",\"forced\":true,\"status\":3}\n");
 	play_read(&play, "the supervisor stops\n");
 	struct pollfd poll_fd = {.fd = play.out_fd, .events = POLLIN};
