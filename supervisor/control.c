@@ -272,6 +272,8 @@ static void take_lines(struct client *client)
 {
 	for (char *newline; !client->closing && (newline = memchr(client->input, '\n', client->input_length));) {
 		size_t length = (size_t)(newline - client->input);
+		if (length >= CONTROL_LINE_MAX)
+			break;
 		/* The handler may end the client, so the line must not live in it. */
 		CLEANUP(freep) char *line = malloc(length + 1);
 		if (!line) {

@@ -580,7 +580,8 @@ static const char *reload_fault(const cJSON *argv, const cJSON *if_generation)
 {
 	const cJSON *word;
 	if (if_generation && (!cJSON_IsNumber(if_generation) || if_generation->valuedouble < 1 ||
-			      if_generation->valuedouble > UINT32_MAX))
+			      if_generation->valuedouble > UINT32_MAX ||
+			      if_generation->valuedouble != (uint32_t)if_generation->valuedouble))
 		return "\"if_generation\" is a number from 1";
 	if (!argv)
 		return NULL;

@@ -55,10 +55,12 @@ struct handoff_generation {
 	enum handoff_generation_state state;
 	uint32_t workers; /* that it was made for */
 	uint32_t target;  /* … and is to have now: in a rolling hand-off the old one gives them up one by one */
-	uint32_t present; /* workers whose processes are not all gone */
+	uint32_t present; /* workers whose processes are not all gone; also those that have been replaced */
 	uint32_t alive;   /* workers whose main process has not exited */
+	uint32_t leaving; /* of these, while active: told to drain by HANDOFF_DO_DRAIN_ONE; they serve nobody new */
 	uint32_t ready;
 	uint32_t losses; /* workers lost in a row while active, for their back-off */
+	bool asked;      /* somebody asked for it, by a wish or a signal */
 	bool terminated; /* SIGTERM went to its groups */
 	bool killed;     /* SIGKILL went to its groups */
 };
@@ -109,7 +111,7 @@ enum handoff_event_kind {
 	HANDOFF_NOT_READY,                         /* the readiness protocol failed for good */
 	HANDOFF_SPAWN_FAILED,                      /* `count` workers could not be spawned: they never were there */
 	HANDOFF_EXITED,                            /* the main process of one worker exited; `clean`: with status 0 */
-	HANDOFF_LEFT,                              /* the same of one that was told to drain by HANDOFF_DO_DRAIN_ONE */
+	HANDOFF_LEFT,                              /* the same of one that was told to drain */
 	HANDOFF_GONE,                              /* no process of one worker is left; after its exit */
 	HANDOFF_READY_DUE,                         /* timers expired */
 	HANDOFF_SETTLE_DUE,
@@ -168,7 +170,7 @@ enum handoff_action_kind {
 	HANDOFF_DO_FAIL,       /* generation, failure: say why */
 	HANDOFF_DO_DIED,       /* generation: the active one died unasked */
 	HANDOFF_DO_DRAIN,      /* generation: the drain signal, by --drain-to */
-	HANDOFF_DO_DRAIN_ONE,  /* generation: the drain signal to its oldest worker that has not had it */
+	HANDOFF_DO_DRAIN_ONE,  /* generation: the drain signal to its oldest living worker that has not had it */
 	HANDOFF_DO_DRAIN_REST, /* generation: a main process exited; what is left of its group gets the signal once */
 	HANDOFF_DO_TERMINATE,  /* generation: SIGTERM to its groups */
 	HANDOFF_DO_KILL,       /* generation, why: SIGKILL to its groups */

@@ -240,6 +240,34 @@ zombies_of() {
 	echo "$count"
 }
 
+# --- Control --------------------------------------------------------------------------------------------------------
+
+# start_controlled OPTIONS... -- COMMAND...: start_serving with a control socket of the test's own, $CONTROL.
+start_controlled() {
+	CONTROL="$BATS_TEST_TMPDIR/control"
+	start_serving --control "$CONTROL" "$@"
+}
+
+# ctl COMMAND ARGUMENTS...: a client command for the supervisor at $CONTROL, which never waits for ever.
+ctl() {
+	timeout 60 "$HANDOFF_BIN" "$1" --control "$CONTROL" "${@:2}" </dev/null 3>&-
+}
+
+# ctl_background OUTPUT COMMAND ARGUMENTS...: the same beside the test; its pid in STARTED_PID.
+ctl_background() {
+	start_background "$1" "$HANDOFF_BIN" "$2" --control "$CONTROL" "${@:3}"
+}
+
+# status_value KEY...: a value of `status --json`: status_value generations 0 state.
+status_value() {
+	ctl status --json | json_value - "$@"
+}
+
+# status_is VALUE KEY...: for wait_for.
+status_is() {
+	[[ $(status_value "${@:2}") == "$1" ]]
+}
+
 # --- Load -----------------------------------------------------------------------------------------------------------
 
 # start_load TARGET OPTIONS...: load in the background, until finish_load or its own --duration (60s).

@@ -11,7 +11,7 @@
 enum ts_mode { TS_EPOLL, TS_POLL, TS_SELECT, TS_THREADS };
 enum ts_ready { TS_READY_PIPE, TS_READY_NOTIFY, TS_READY_NONE, TS_READY_SIGNAL };
 
-#define TS_LISTENERS_MAX 64
+#define TS_LISTENERS_MAX 128
 /* While draining, a connection that was answered before is closed after this silence… */
 #define TS_IDLE_MS 300
 /* …and one that never said anything after this longer one: its first request may still be on its way. */

@@ -7,19 +7,20 @@
 #include <string.h>
 
 static const char *const states[HANDOFF_STATES] = {
-	[HANDOFF_NEW] = "new",         [HANDOFF_STARTING] = "starting",
-	[HANDOFF_RUNNING] = "running", [HANDOFF_REPLACING] = "replacing",
-	[HANDOFF_WAITING] = "waiting", [HANDOFF_STOPPING] = "stopping",
-	[HANDOFF_KILLING] = "killing", [HANDOFF_DONE] = "done",
+	[HANDOFF_NEW] = "new",           [HANDOFF_STARTING] = "starting",
+	[HANDOFF_RUNNING] = "running",   [HANDOFF_REPLACING] = "replacing",
+	[HANDOFF_WAITING] = "waiting",   [HANDOFF_STOPPING] = "stopping",
+	[HANDOFF_KILLING] = "killing",   [HANDOFF_DONE] = "done",
+	[HANDOFF_EMPTYING] = "emptying",
 };
 static const char *const generation_states[GENERATION_STATES] = {
 	[GENERATION_STARTING] = "starting", [GENERATION_SETTLING] = "settling", [GENERATION_ACTIVE] = "active",
 	[GENERATION_DRAINING] = "draining", [GENERATION_FAILING] = "failing",
 };
 static const char *const timers[] = {
-	[HANDOFF_TIMER_READY] = "ready",     [HANDOFF_TIMER_SETTLE] = "settle", [HANDOFF_TIMER_DRAIN] = "drain",
-	[HANDOFF_TIMER_KILL] = "kill",       [HANDOFF_TIMER_ABORT] = "abort",   [HANDOFF_TIMER_HEALTHY] = "healthy",
-	[HANDOFF_TIMER_RESTART] = "restart",
+	[HANDOFF_TIMER_READY] = "ready",   [HANDOFF_TIMER_SETTLE] = "settle",   [HANDOFF_TIMER_DRAIN] = "drain",
+	[HANDOFF_TIMER_KILL] = "kill",     [HANDOFF_TIMER_ABORT] = "abort",     [HANDOFF_TIMER_HEALTHY] = "healthy",
+	[HANDOFF_TIMER_WORKER] = "worker", [HANDOFF_TIMER_RESTART] = "restart",
 };
 static const char *const results[] = {
 	[HANDOFF_RESULT_OK] = "ok",
@@ -36,6 +37,9 @@ static const char *const failures[] = {
 };
 static const char *const actions[] = {
 	[HANDOFF_DO_SPAWN] = "spawn",
+	[HANDOFF_DO_SPAWN_MORE] = "spawn more",
+	[HANDOFF_DO_EMPTY] = "empty",
+	[HANDOFF_DO_DRAIN_ONE] = "drain one",
 	[HANDOFF_DO_ACTIVATE] = "activate",
 	[HANDOFF_DO_FAIL] = "fail",
 	[HANDOFF_DO_DIED] = "died",
@@ -87,7 +91,7 @@ static void add_event(struct text *text, const struct handoff_event *event)
 		add(text, " g%u", event->generation);
 	if (event->count)
 		add(text, " count %u", event->count);
-	if (event->kind == HANDOFF_EXITED)
+	if (event->kind == HANDOFF_EXITED || event->kind == HANDOFF_LEFT)
 		add(text, "%s", event->clean ? " clean" : " with a failure");
 	if (event->request)
 		add(text, " request %u key %u if-generation %u", event->request, event->key, event->if_generation);
@@ -110,6 +114,10 @@ static void add_action(struct text *text, const struct handoff_action *action)
 		add(text, ": %s", results[action->result]);
 	if (action->failure)
 		add(text, ": %s", failures[action->failure]);
+	if (action->count)
+		add(text, " count %u", action->count);
+	if (action->asked)
+		add(text, " asked");
 	if (action->exponent)
 		add(text, " exponent %u", action->exponent);
 }
@@ -129,8 +137,10 @@ void describe_step(char *buffer, size_t size, const struct world_step *step)
 		add(&text, ", %u older", from);
 	for (uint32_t i = from; i < machine->generation_count; i++) {
 		const struct handoff_generation *generation = &machine->generations[i];
-		add(&text, ", g%u %s %u/%u/%u", generation->number, generation_states[generation->state],
-		    generation->ready, generation->alive, generation->present);
+		add(&text, ", g%u %s %u/%u/%u of %u", generation->number, generation_states[generation->state],
+		    generation->ready, generation->alive, generation->present, generation->workers);
+		if (generation->target != generation->workers || generation->leaving > 0)
+			add(&text, " (to have %u, %u leaving)", generation->target, generation->leaving);
 	}
 }
 

@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-/* Every generation may need some ten events to end, and one or two more are started on the way. */
-#define FAIR_EVENTS(world) (100U + 16U * (world)->generation_count)
+/* Every generation may need some ten events a worker to end, and one or two more are started on the way. */
+#define FAIR_EVENTS(world) (200U + 40U * (world)->generation_count)
 /* More than this in the queue, and nothing else happens before some of it is delivered. */
 #define QUEUE_FULL (WORLD_QUEUE - 8)
 
@@ -41,11 +41,13 @@ void life_begin(struct life *life, const struct handoff_tables *tables, uint64_t
 {
 	struct world *world = &life->world;
 	world->random = seed;
-	struct handoff_config config = {.workers = PICK(world, 1, 1, 2, 3),
+	struct handoff_config config = {.workers = PICK(world, 1, 1, 2, 3, 4),
 					.max_restarts = PICK(world, 0, 0, 1, 2, 5),
 					.max_draining = PICK(world, 1, 2, 3, 16, 64)};
 	config.restart = (enum handoff_restart)PICK(world, HANDOFF_RESTART_ALWAYS, HANDOFF_RESTART_ON_FAILURE,
 						    HANDOFF_RESTART_ON_FAILURE, HANDOFF_RESTART_NEVER);
+	config.stop_first = PICK(world, 0, 0, 0, 1) != 0;
+	config.rolling = PICK(world, 0, 0, 1) != 0;
 	uint64_t random = world->random;
 	world_init(world, tables, &config);
 	world->random = random;
@@ -58,6 +60,7 @@ void life_begin(struct life *life, const struct handoff_tables *tables, uint64_t
 					  .hang = (uint8_t)PICK(world, 0, 10, 50, 100),
 					  .gone = (uint8_t)PICK(world, 1, 20, 80),
 					  .no_drain_timeout = PICK(world, 0, 0, 1) != 0,
+					  .vary = PICK(world, 0, 0, 1) != 0,
 					  .stop_of = PICK(world, 20, 500, 2000)};
 	/* Now and then somebody is faster than the start. */
 	if (chance(world, 2))
@@ -88,46 +91,54 @@ static void ask_something(struct world *world)
 	world_request(world, 1 + below(world, 2), conditions[below(world, ARRAY_SIZE(conditions))]);
 }
 
-static bool all_ready(const struct world *world, const struct world_generation *generation)
+static bool all_ready(const struct world_generation *generation)
 {
-	return world_count(world, generation, PROCESS_READY) == world->machine.config.workers;
+	return world_count(generation, PROCESS_READY) == generation->workers;
 }
 
-static void move_alive(struct world *world, struct world_generation *generation, uint32_t worker)
+static void move_alive(struct world *world, struct world_generation *generation, uint32_t slot)
 {
 	if (chance(world, world->mood.ready))
-		world_ready(world, generation, worker);
+		world_ready(world, generation, slot);
 	else if (chance(world, world->mood.fail_start))
-		world_exit(world, generation, worker, chance(world, 20));
+		world_exit(world, generation, slot, chance(world, 20));
 	else if (chance(world, world->mood.fail_start / 2U))
 		world_not_ready(world, generation);
 }
 
-static void move_ready(struct world *world, struct world_generation *generation, uint32_t worker)
+static void move_ready(struct world *world, struct world_generation *generation, uint32_t slot)
 {
 	if (below(world, 1000) < world->mood.crash_permill)
-		world_exit(world, generation, worker, chance(world, 20));
-	/* A second time: the driver tells it once a worker, but it must do no harm. */
-	else if (chance(world, 1) && all_ready(world, generation))
-		world_ready(world, generation, worker);
+		world_exit(world, generation, slot, chance(world, 20));
+	/* A second time: the driver tells it once a worker, but where all are ready it must do no harm. */
+	else if (chance(world, 1) && !world->machine.config.rolling && all_ready(generation))
+		world_ready(world, generation, slot);
+}
+
+static uint32_t used_slots(const struct world_generation *generation)
+{
+	uint32_t used = WORLD_SLOTS;
+	while (used > 1 && generation->slots[used - 1] == PROCESS_NONE)
+		used--;
+	return used;
 }
 
 static void move_process(struct world *world, struct world_generation *generation)
 {
-	uint32_t worker = below(world, world->machine.config.workers);
-	enum world_process process = (enum world_process)generation->processes[worker];
-	bool told = generation->drained || generation->terminated;
+	uint32_t slot = below(world, used_slots(generation));
+	enum world_process process = world_process(generation, slot);
+	bool told = generation->slots[slot] & WORKER_TOLD || generation->terminated;
 	if (process == PROCESS_LEFT && chance(world, generation->killed ? 50 : world->mood.gone))
-		world_gone(world, generation, worker);
-	else if (process != PROCESS_ALIVE && process != PROCESS_READY)
+		world_gone(world, generation, slot);
+	else if (!world_lives(generation, slot))
 		return;
 	else if (generation->killed || (told && !generation->hangs)) {
 		if (chance(world, 50))
-			world_exit(world, generation, worker, chance(world, 50));
+			world_exit(world, generation, slot, chance(world, 50));
 	} else if (process == PROCESS_ALIVE)
-		move_alive(world, generation, worker);
+		move_alive(world, generation, slot);
 	else
-		move_ready(world, generation, worker);
+		move_ready(world, generation, slot);
 }
 
 static void move_timer(struct world *world, struct world_generation *generation)
@@ -163,15 +174,13 @@ static void happen(struct world *world)
 }
 
 /* What the driver finds out while it spawns; something else may have been queued just before. */
-static void fail_spawn(struct world *world, struct world_generation *generation)
+static void fail_spawn(struct world *world, struct world_generation *generation, uint32_t fresh)
 {
-	uint32_t workers = world->machine.config.workers, count = 1 + below(world, workers);
+	uint32_t count = 1 + below(world, fresh);
 	if (chance(world, 5))
 		world_ask(world, chance(world, 50) ? HANDOFF_STOP : HANDOFF_KILL);
-	else if (count < workers && chance(world, 20))
+	else if (count < fresh && chance(world, 20))
 		world_not_ready(world, generation);
-	else if (count < workers && chance(world, 20))
-		world_ready(world, generation, workers - 1);
 	world_spawn_failed(world, generation, count);
 }
 
@@ -179,12 +188,14 @@ static void spawn(struct world *world)
 {
 	for (uint32_t i = 0; i < world->generation_count; i++) {
 		struct world_generation *generation = &world->generations[i];
-		if (!generation->fresh)
+		uint32_t fresh = world_fresh(generation);
+		if (fresh == 0)
 			continue;
-		generation->fresh = false;
-		generation->hangs = chance(world, world->mood.hang);
+		if (generation->state == GENERATION_STARTING && generation->ready == 0)
+			generation->hangs = chance(world, world->mood.hang);
 		if (chance(world, world->mood.fail_spawn))
-			fail_spawn(world, generation);
+			fail_spawn(world, generation, fresh);
+		world_settle_spawn(generation);
 	}
 }
 
@@ -207,6 +218,7 @@ bool life_step(struct life *life)
 	}
 	if (world->queue_count == 0)
 		return false;
+	world->next_workers = world->mood.vary ? 1 + below(world, WORLD_WORKERS) : 0;
 	deliver(life, world, false);
 	spawn(world);
 	return true;
@@ -218,22 +230,23 @@ void life_deliver_all(struct life *life, struct world *world, bool fair)
 {
 	while (world->queue_count > 0 && life->verdicts.broken == 0)
 		deliver(life, world, fair);
+	for (uint32_t i = 0; fair && i < world->generation_count; i++)
+		world_settle_spawn(&world->generations[i]);
 }
 
 static bool obey(struct world *world, struct world_generation *generation)
 {
 	bool ending = generation->state == GENERATION_DRAINING || generation->state == GENERATION_FAILING;
-	for (uint32_t i = 0; i < world->machine.config.workers; i++) {
-		enum world_process process = (enum world_process)generation->processes[i];
-		if (process == PROCESS_LEFT) {
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++) {
+		if (world_process(generation, i) == PROCESS_LEFT) {
 			world_gone(world, generation, i);
 			return true;
 		}
-		if (ending && (process == PROCESS_ALIVE || process == PROCESS_READY)) {
+		if (world_lives(generation, i) && (ending || generation->slots[i] & WORKER_TOLD)) {
 			world_exit(world, generation, i, true);
 			return true;
 		}
-		if (generation->state == GENERATION_STARTING && process == PROCESS_ALIVE) {
+		if (world_process(generation, i) == PROCESS_ALIVE) {
 			world_ready(world, generation, i);
 			return true;
 		}
@@ -243,8 +256,8 @@ static bool obey(struct world *world, struct world_generation *generation)
 
 static bool expire(struct world *world, struct world_generation *generation)
 {
-	static const enum handoff_timer timers[] = {HANDOFF_TIMER_READY, HANDOFF_TIMER_SETTLE, HANDOFF_TIMER_DRAIN,
-						    HANDOFF_TIMER_KILL, HANDOFF_TIMER_HEALTHY};
+	static const enum handoff_timer timers[] = {HANDOFF_TIMER_READY, HANDOFF_TIMER_SETTLE,  HANDOFF_TIMER_DRAIN,
+						    HANDOFF_TIMER_KILL,  HANDOFF_TIMER_HEALTHY, HANDOFF_TIMER_WORKER};
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
 		if (generation->armed & world_timer_bit(timers[i])) {
 			world_expire(world, generation, timers[i]);
@@ -269,63 +282,158 @@ static bool happen_fairly(struct world *world)
 	return false;
 }
 
+static bool miss(struct life *life, enum invariant invariant)
+{
+	/* What an invariant of single steps says is more exact. */
+	if (life->verdicts.broken == 0)
+		life->verdicts.broken |= 1U << invariant;
+	return false;
+}
+
+/* Where a world rests, the active generation has all its workers, and none too many. */
+static bool is_complete(struct life *life, const struct world *world)
+{
+	const struct world_generation *active = &world->generations[0];
+	uint32_t serving = world_serving(active), missing = 0;
+	if (world->machine.config.restart == HANDOFF_RESTART_NEVER)
+		missing = active->lost;
+	if (serving + missing < active->workers)
+		return miss(life, active->given > 0 ? INVARIANT_ROLLED_BACK : INVARIANT_LOST_REPLACED);
+	return serving <= active->workers + active->untold || miss(life, INVARIANT_LIVENESS);
+}
+
 /* False when it does not come to rest, or rests where it should not. */
 static bool come_to_rest(struct life *life, struct world *world)
 {
 	uint64_t bound = world->events + FAIR_EVENTS(world) + world->queue_count;
 	do {
 		life_deliver_all(life, world, true);
-		for (uint32_t i = 0; i < world->generation_count; i++)
-			world->generations[i].fresh = false;
-		if (world->events > bound || life->verdicts.broken != 0)
+		if (world->events > bound)
+			return miss(life, INVARIANT_LIVENESS);
+		if (life->verdicts.broken != 0)
 			return false;
 	} while (happen_fairly(world));
+	if (world->emptying)
+		return miss(life, INVARIANT_EMPTYING_ENDS);
 	if (world->request_count > 0 || world->signal_pending)
-		return false;
+		return miss(life, INVARIANT_LIVENESS);
 	if (world->exited)
 		return true;
-	return world->generation_count == 1 && world->generations[0].state == GENERATION_ACTIVE;
+	if (world->generation_count != 1 || world->generations[0].state != GENERATION_ACTIVE)
+		return miss(life, INVARIANT_LIVENESS);
+	return is_complete(life, world);
+}
+
+/* Like come_to_rest, but nothing happens beside what is queued until a generation is in `state`. */
+static bool wait_for(struct life *life, struct world *world, enum handoff_generation_state state)
+{
+	for (uint32_t events = 0; events < 100 && life->verdicts.broken == 0; events++) {
+		life_deliver_all(life, world, true);
+		for (uint32_t i = 0; i < world->generation_count; i++)
+			if (world->generations[i].state == (uint8_t)state)
+				return true;
+		if (!happen_fairly(world))
+			break;
+	}
+	return false;
+}
+
+static void exit_one(struct world *world, struct world_generation *generation)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		if (world_lives(generation, i)) {
+			world_exit(world, generation, i, false);
+			return;
+		}
+}
+
+/* One of several workers exits. */
+static bool lost_is_replaced(struct life *life, struct world *world)
+{
+	struct world_generation *active = &world->generations[0];
+	uint32_t number = active->number;
+	if (active->workers < 2 || active->alive < 2 || world->machine.config.restart == HANDOFF_RESTART_NEVER)
+		return true;
+	life->verdicts.met[INVARIANT_LOST_REPLACED]++;
+	exit_one(world, active);
+	if (!come_to_rest(life, world))
+		return false;
+	return world->generations[0].number == number || miss(life, INVARIANT_LOST_REPLACED);
+}
+
+/* A rolling hand-off fails when one of the old workers has been told to leave already. */
+static bool rolls_back(struct life *life, struct world *world)
+{
+	const struct handoff_config *config = &world->machine.config;
+	uint32_t number = world->generations[0].number;
+	uint32_t workers = world->next_workers ? world->next_workers : config->workers;
+	if (!config->rolling || config->stop_first || world->generations[0].alive < 2 || workers < 2)
+		return true;
+	life->verdicts.met[INVARIANT_ROLLED_BACK]++;
+	world_ask(world, HANDOFF_RELOAD);
+	if (!wait_for(life, world, GENERATION_SETTLING))
+		return miss(life, INVARIANT_LIVENESS);
+	world_expire(world, &world->generations[1], HANDOFF_TIMER_SETTLE);
+	life_deliver_all(life, world, true);
+	if (life->verdicts.broken != 0)
+		return false;
+	exit_one(world, &world->generations[world->generation_count - 1]);
+	if (!come_to_rest(life, world))
+		return false;
+	return world->generations[0].number == number || miss(life, INVARIANT_ROLLED_BACK);
+}
+
+/* With stop-first, the old one goes before the new one comes; and where the new one fails, there is another. */
+static bool emptying_ends(struct life *life, struct world *world)
+{
+	uint32_t number = world->generations[0].number;
+	if (!world->machine.config.stop_first)
+		return true;
+	life->verdicts.met[INVARIANT_EMPTYING_ENDS]++;
+	world_ask(world, HANDOFF_RELOAD);
+	if (!wait_for(life, world, GENERATION_STARTING))
+		return miss(life, INVARIANT_EMPTYING_ENDS);
+	world_not_ready(world, &world->generations[0]);
+	if (!come_to_rest(life, world))
+		return false;
+	return (!world->exited && world->generations[0].number > number + 1) || miss(life, INVARIANT_EMPTYING_ENDS);
 }
 
 static bool crash_is_repaired(struct life *life, struct world *world)
 {
 	struct world_generation *active = &world->generations[0];
 	uint32_t number = active->number;
-	for (uint32_t i = 0; i < world->machine.config.workers; i++)
-		if (active->processes[i] == PROCESS_READY || active->processes[i] == PROCESS_ALIVE)
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		if (world_lives(active, i))
 			world_exit(world, active, i, false);
 	if (!come_to_rest(life, world))
 		return false;
 	if (world->exited)
-		return world->machine.config.restart == HANDOFF_RESTART_NEVER;
-	return world->generations[0].number > number;
+		return world->machine.config.restart == HANDOFF_RESTART_NEVER || miss(life, INVARIANT_LIVENESS);
+	return world->generations[0].number > number || miss(life, INVARIANT_LIVENESS);
 }
 
-static bool is_live(struct life *life, struct world *world)
+static void is_live(struct life *life, struct world *world)
 {
 	uint32_t newest = world->newest;
 	/* Where there is no room it may end with that. */
 	bool wanted = world->signal_pending && world->generation_count < HANDOFF_GENERATIONS;
-	if (!come_to_rest(life, world))
-		return false;
-	if (world->exited)
-		return true;
+	life->verdicts.met[INVARIANT_EMPTYING_ENDS] += world->emptying;
+	if (!come_to_rest(life, world) || world->exited)
+		return;
 	if (wanted && world->generations[0].number <= newest)
-		return false;
-	if (!crash_is_repaired(life, world))
-		return false;
-	if (world->exited)
-		return true;
-	world_ask(world, HANDOFF_STOP);
-	return come_to_rest(life, world) && world->exited;
+		miss(life, INVARIANT_LIVENESS);
+	else if (lost_is_replaced(life, world) && rolls_back(life, world) && emptying_ends(life, world) &&
+		 crash_is_repaired(life, world) && !world->exited) {
+		world_ask(world, HANDOFF_STOP);
+		if (come_to_rest(life, world) && !world->exited)
+			miss(life, INVARIANT_LIVENESS);
+	}
 }
 
 void life_is_live(struct life *life)
 {
-	life->ahead = life->world;
-	bool live = is_live(life, &life->ahead);
-	/* What an invariant of single steps says is more exact. */
-	if (!live && life->verdicts.broken == 0)
-		life->verdicts.broken |= 1U << INVARIANT_LIVENESS;
+	world_copy(&life->ahead, &life->world);
+	is_live(life, &life->ahead);
 	life->verdicts.met[INVARIANT_LIVENESS]++;
 }

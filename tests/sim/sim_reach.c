@@ -17,6 +17,7 @@
 /* Looking ahead costs as much as some forty steps. */
 #define LOOK_AHEAD_EVERY 16
 #define PACKED_MAX 1024
+#define PACKED_BLOCK 32
 
 enum move_kind {
 	MOVE_ASK,
@@ -54,6 +55,7 @@ static struct arrival *arrivals;
 static uint64_t *slots;     /* fingerprints of the states seen; 0 is empty */
 static uint32_t slot_count; /* a power of two; at most half of them are used */
 static uint32_t count, deepest, max_ending, max_requests;
+static bool varying; /* generations of one worker and of two take turns */
 static uint64_t steps, bounded;
 
 static void *need(void *memory)
@@ -112,20 +114,31 @@ static void rename_requests(struct world *world)
 		request->number = i + 1;
 		request->wish = wish_place(&world->machine, request->wish);
 		/* As late as it can have come. */
-		request->after = request->wish == 2 ? world->newest : begun - 1;
+		request->after = request->wish == 2 || world->emptying ? world->newest : begun - 1;
 	}
 	world->last_request = world->request_count;
 }
 
-/* Whether one that ends was ready once has no meaning any more. */
-static void forget_readiness(struct handoff_generation *generation, struct world_generation *told)
+/* Of one that ends, much has no meaning any more. */
+static void forget(const struct handoff_config *config, struct handoff_generation *generation,
+		   struct world_generation *told)
 {
-	if (generation->state != GENERATION_DRAINING && generation->state != GENERATION_FAILING)
+	/* Only an exponent depends on it. */
+	generation->losses = 0;
+	if (generation->state == GENERATION_STARTING || generation->state == GENERATION_SETTLING)
 		return;
-	generation->ready = told->told_ready = 0;
-	for (size_t i = 0; i < WORLD_WORKERS; i++)
-		if (told->processes[i] == PROCESS_READY)
-			told->processes[i] = PROCESS_ALIVE;
+	generation->asked = told->asked = false;
+	generation->ready = told->ready = 0;
+	if (generation->state == GENERATION_ACTIVE)
+		return;
+	generation->leaving = told->lost = told->given = told->leaving = told->untold = 0;
+	generation->workers = generation->target = config->workers;
+	told->workers = (uint8_t)config->workers;
+	for (size_t i = 0; i < WORLD_SLOTS; i++) {
+		told->slots[i] &= (uint8_t)~WORKER_TOLD;
+		if (world_process(told, (uint32_t)i) == PROCESS_READY)
+			told->slots[i] = PROCESS_ALIVE;
+	}
 }
 
 static void canonicalize(struct world *world)
@@ -139,8 +152,8 @@ static void canonicalize(struct world *world)
 		struct world_generation *generation = &world->generations[i];
 		generation->number = place(numbers, length, generation->number);
 		generation->wish = wish_place(machine, generation->wish);
-		forget_readiness(&machine->generations[i], generation);
-		qsort(generation->processes, machine->config.workers, 1, by_value);
+		forget(&machine->config, &machine->generations[i], generation);
+		qsort(generation->slots, WORLD_SLOTS, 1, by_value);
 	}
 	if (machine->last_active != 0)
 		machine->last_active = place(numbers, length, machine->last_active);
@@ -154,7 +167,10 @@ static void canonicalize(struct world *world)
 		machine->waiting.id = world->waiting_wish = 2;
 		machine->waiting.key = 1;
 	}
+	if (machine->begun_wish != 0)
+		machine->begun_wish = world->begun_wish = 1;
 	world->signals = world->signals > 0;
+	world->next_workers = 0;
 }
 
 /* ---- states on the shelf ---- */
@@ -186,7 +202,11 @@ static size_t pack(const struct world *world, uint8_t *bytes)
 		used += parts[i].size;
 	}
 	memcpy(bytes + used, world->requests, requests);
-	return used + requests;
+	used += requests;
+	/* The fingerprint is taken of whole blocks. */
+	size_t padded = (used + PACKED_BLOCK - 1) / PACKED_BLOCK * PACKED_BLOCK;
+	memset(bytes + used, 0, padded - used);
+	return padded;
 }
 
 /* `world` is a fresh one of the same configuration. */
@@ -206,15 +226,20 @@ static void unpack(struct world *world, const uint8_t *bytes)
 /* Two states with one fingerprint would cost one of them its look: among a million, once in some 10^7 runs. */
 static uint64_t fingerprint(const uint8_t *bytes, size_t size)
 {
-	uint64_t hash = 0x9e3779b97f4a7c15 ^ size;
-	for (size_t i = 0; i < size; i += 8) {
-		uint64_t word = 0;
-		memcpy(&word, bytes + i, size - i < 8 ? size - i : 8);
-		hash = (hash ^ word) * 0xff51afd7ed558ccd;
+	uint64_t lanes[4] = {0x9e3779b97f4a7c15 ^ size, 0xbf58476d1ce4e5b9, 0x94d049bb133111eb, 0xc4ceb9fe1a85ec53};
+	for (size_t i = 0; i < size; i += sizeof(lanes)) {
+		uint64_t words[ARRAY_SIZE(lanes)];
+		memcpy(words, bytes + i, sizeof(words));
+		for (size_t lane = 0; lane < ARRAY_SIZE(lanes); lane++) {
+			lanes[lane] = (lanes[lane] ^ words[lane]) * 0xff51afd7ed558ccd;
+			lanes[lane] ^= lanes[lane] >> 32;
+		}
+	}
+	uint64_t hash = 0;
+	for (size_t lane = 0; lane < ARRAY_SIZE(lanes); lane++) {
+		hash = (hash ^ lanes[lane] ^ (lanes[lane] >> 29)) * 0xc4ceb9fe1a85ec53;
 		hash ^= hash >> 32;
 	}
-	hash = (hash ^ (hash >> 29)) * 0xc4ceb9fe1a85ec53;
-	hash ^= hash >> 32;
 	return hash ? hash : 1;
 }
 
@@ -255,6 +280,9 @@ static uint32_t condition(const struct handoff *machine, uint32_t which)
 static void apply(struct world *world, struct move move)
 {
 	struct world_generation *generation = &world->generations[move.index];
+	if (move.kind != MOVE_ASK && move.kind != MOVE_REQUEST && move.kind != MOVE_SPAWN_FAILED &&
+	    move.kind != MOVE_EXPIRE_RESTART)
+		world_settle_spawn(generation);
 	switch ((enum move_kind)move.kind) {
 	case MOVE_ASK:
 		world_ask(world, (enum handoff_event_kind)move.argument);
@@ -278,7 +306,6 @@ static void apply(struct world *world, struct move move)
 		world_gone(world, generation, move.argument);
 		break;
 	case MOVE_EXPIRE:
-		generation->fresh = false;
 		world_expire(world, generation, (enum handoff_timer)move.argument);
 		break;
 	case MOVE_EXPIRE_RESTART:
@@ -287,14 +314,25 @@ static void apply(struct world *world, struct move move)
 	}
 }
 
+/* Whether the bounds leave it out. */
+static bool is_beyond(const struct world *world)
+{
+	uint32_t ending = 0;
+	for (uint32_t i = 0; i < world->generation_count; i++) {
+		const struct world_generation *generation = &world->generations[i];
+		ending += generation->state >= GENERATION_DRAINING;
+		/* One more than it is to have, that was replaced and is not gone. */
+		if (WORLD_SLOTS - world_count(generation, PROCESS_NONE) > world->machine.config.workers + 1)
+			return true;
+	}
+	return ending > max_ending && !world->closed;
+}
+
 static void arrive(uint32_t parent, struct move move)
 {
 	struct world *world = &life.world;
 	uint8_t bytes[PACKED_MAX];
-	uint32_t ending = 0;
-	for (uint32_t i = 0; i < world->generation_count; i++)
-		ending += world->generations[i].state >= GENERATION_DRAINING;
-	if (ending > max_ending && !world->closed) {
+	if (is_beyond(world)) {
 		bounded++;
 		return;
 	}
@@ -316,11 +354,20 @@ static void arrive(uint32_t parent, struct move move)
 static struct world here;
 static uint32_t here_number;
 
+static uint32_t other_workers(const struct world *world)
+{
+	const struct handoff_generation *active = handoff_active(&world->machine);
+	if (!varying)
+		return 0;
+	return active && active->workers == 2 ? 1 : 2;
+}
+
 static void try(struct move move)
 {
 	if (life.verdicts.broken != 0)
 		return;
-	life.world = here;
+	world_copy(&life.world, &here);
+	life.world.next_workers = other_workers(&here);
 	apply(&life.world, move);
 	life_deliver_all(&life, &life.world, false);
 	steps++;
@@ -352,22 +399,24 @@ static void try_requests(void)
 static void try_processes(uint8_t index)
 {
 	const struct world_generation *generation = &here.generations[index];
-	for (uint8_t worker = 0; worker < here.machine.config.workers; worker++) {
-		enum world_process process = (enum world_process)generation->processes[worker];
+	for (uint8_t slot = 0; slot < WORLD_SLOTS; slot++) {
+		enum world_process process = world_process(generation, slot);
 		/* They are sorted: the same again. */
-		if (worker > 0 && process == generation->processes[worker - 1])
+		if (slot > 0 && generation->slots[slot] == generation->slots[slot - 1])
 			continue;
 		bool alive = process == PROCESS_ALIVE || process == PROCESS_READY;
 		if (process == PROCESS_ALIVE && generation->state == GENERATION_STARTING) {
-			try((struct move){MOVE_READY, index, worker, 0});
+			try((struct move){MOVE_READY, index, slot, 0});
 			try((struct move){MOVE_NOT_READY, index, 0, 0});
 		}
+		if (process == PROCESS_ALIVE && generation->state == GENERATION_ACTIVE)
+			try((struct move){MOVE_READY, index, slot, 0});
 		if (alive)
-			try((struct move){MOVE_EXIT, index, worker, false});
+			try((struct move){MOVE_EXIT, index, slot, false});
 		if (alive && generation->state == GENERATION_ACTIVE)
-			try((struct move){MOVE_EXIT, index, worker, true});
+			try((struct move){MOVE_EXIT, index, slot, true});
 		if (process == PROCESS_LEFT)
-			try((struct move){MOVE_GONE, index, worker, 0});
+			try((struct move){MOVE_GONE, index, slot, 0});
 	}
 }
 
@@ -385,7 +434,7 @@ static void try_all(void)
 		try((struct move){MOVE_EXPIRE_RESTART, 0, 0, 0});
 	for (uint8_t i = 0; i < here.generation_count; i++) {
 		const struct world_generation *generation = &here.generations[i];
-		for (uint8_t failed = 1; generation->fresh && failed <= here.machine.config.workers; failed++)
+		for (uint8_t failed = 1; failed <= world_fresh(generation); failed++)
 			try((struct move){MOVE_SPAWN_FAILED, i, failed, 0});
 		try_processes(i);
 		for (uint8_t timer = 0; timer < HANDOFF_TIMER_RESTART; timer++)
@@ -414,6 +463,7 @@ static void show(const struct handoff_config *config)
 	world_init(&life.world, &handoff_tables, config);
 	life.watch = print_step;
 	while (length > 0) {
+		life.world.next_workers = other_workers(&life.world);
 		apply(&life.world, arrivals[path[--length]].move);
 		life_deliver_all(&life, &life.world, false);
 		canonicalize(&life.world);
@@ -453,9 +503,11 @@ static bool report(int number, const struct handoff_config *config)
 					       [HANDOFF_RESTART_ON_FAILURE] = "on-failure",
 					       [HANDOFF_RESTART_NEVER] = "never"};
 	bool fine = life.verdicts.broken == 0;
-	printf("%sok %d - reach: every invariant, restart %s, %u workers, max-draining %u, %u ending, %u requests\n",
-	       fine ? "" : "not ", number, policies[config->restart], config->workers, config->max_draining, max_ending,
-	       max_requests);
+	printf("%sok %d - reach: every invariant, restart %s, %s%u workers%s%s, max-draining %u, %u ending, %u "
+	       "requests\n",
+	       fine ? "" : "not ", number, policies[config->restart], varying ? "1 or " : "", config->workers,
+	       config->stop_first ? ", stop-first" : "", config->rolling ? ", rolling" : "", config->max_draining,
+	       max_ending, max_requests);
 	printf("# %u states, %llu steps, deepest %u, %llu steps beyond the bounds not followed\n", count,
 	       (unsigned long long)steps, deepest - 1, (unsigned long long)bounded);
 	if (!fine)
@@ -469,22 +521,27 @@ int main(int argc, char **argv)
 	static const struct {
 		struct handoff_config config;
 		uint32_t ending, requests; /* at a time */
+		bool varying;
 		enum { SMALL, MEDIUM, LARGE } size;
 	} runs[] = {
-		{{HANDOFF_RESTART_ALWAYS, 2, 2, 1}, 1, 2, SMALL},
-		{{HANDOFF_RESTART_NEVER, 2, 2, 1}, 1, 2, SMALL},
-		{{HANDOFF_RESTART_ON_FAILURE, 2, 1, 1}, 2, 1, MEDIUM},
-		{{HANDOFF_RESTART_ON_FAILURE, 2, 2, 2}, 1, 0, MEDIUM},
-		{{HANDOFF_RESTART_ON_FAILURE, 2, 1, 2}, 1, 1, MEDIUM},
-		{{HANDOFF_RESTART_ON_FAILURE, 2, 2, 1}, 2, 2, MEDIUM},
-		{{HANDOFF_RESTART_ON_FAILURE, 2, 2, 2}, 2, 2, LARGE},
+		/* restart, max_restarts, max_draining, workers, stop_first, rolling */
+		{{HANDOFF_RESTART_ALWAYS, 2, 2, 1, false, false}, 1, 2, false, SMALL},
+		{{HANDOFF_RESTART_NEVER, 2, 2, 1, false, false}, 1, 2, false, SMALL},
+		{{HANDOFF_RESTART_ON_FAILURE, 2, 1, 1, true, false}, 1, 2, false, SMALL},
+		{{HANDOFF_RESTART_NEVER, 2, 1, 2, true, false}, 1, 1, false, SMALL},
+		{{HANDOFF_RESTART_ON_FAILURE, 2, 2, 2, false, false}, 1, 0, false, MEDIUM},
+		{{HANDOFF_RESTART_ON_FAILURE, 2, 1, 2, false, true}, 1, 0, false, MEDIUM},
+		{{HANDOFF_RESTART_NEVER, 2, 1, 2, false, true}, 1, 0, true, MEDIUM},
+		{{HANDOFF_RESTART_ON_FAILURE, 2, 1, 1, false, false}, 2, 2, false, MEDIUM},
+		{{HANDOFF_RESTART_ON_FAILURE, 2, 1, 2, false, false}, 1, 1, false, LARGE},
+		{{HANDOFF_RESTART_ON_FAILURE, 2, 1, 2, false, true}, 1, 1, true, LARGE},
 	};
 	int size = MEDIUM;
 	if (argc > 1)
 		size = strcmp(argv[1], "--small") == 0 ? SMALL : LARGE;
 	int number = 0;
 	bool fine = true;
-	slot_count = size == LARGE ? 1U << 25 : 1U << 21;
+	slot_count = size == LARGE ? 1U << 22 : 1U << 21;
 	slots = need(calloc(slot_count, sizeof(*slots)));
 	arrivals = need(calloc(slot_count / 2 + 1, sizeof(*arrivals)));
 	for (size_t i = 0; i < ARRAY_SIZE(runs); i++) {
@@ -492,6 +549,7 @@ int main(int argc, char **argv)
 			continue;
 		max_ending = runs[i].ending;
 		max_requests = runs[i].requests;
+		varying = runs[i].varying;
 		search(&runs[i].config);
 		fine = report(++number, &runs[i].config) && fine;
 	}

@@ -13,6 +13,35 @@ void world_init(struct world *world, const struct handoff_tables *tables, const 
 	handoff_init(&world->machine, config);
 }
 
+static void copy_part(struct world *to, const struct world *from, size_t start, size_t end)
+{
+	memcpy((uint8_t *)to + start, (const uint8_t *)from + start, end - start);
+}
+
+/* Unused elements are zero on both sides. */
+#define COPY_ARRAY(to, from, array, count)                                                                             \
+	do {                                                                                                           \
+		memcpy((to)->array, (from)->array, (from)->count * sizeof((to)->array[0]));                            \
+		if ((to)->count > (from)->count)                                                                       \
+			memset(&(to)->array[(from)->count], 0,                                                         \
+			       ((to)->count - (from)->count) * sizeof((to)->array[0]));                                \
+	} while (0)
+
+void world_copy(struct world *to, const struct world *from)
+{
+	COPY_ARRAY(&to->machine, &from->machine, generations, generation_count);
+	COPY_ARRAY(to, from, generations, generation_count);
+	COPY_ARRAY(to, from, requests, request_count);
+	copy_part(to, from, 0, offsetof(struct world, machine.generations));
+	copy_part(to, from, offsetof(struct world, tables), offsetof(struct world, generations));
+	copy_part(to, from, offsetof(struct world, request_count), offsetof(struct world, requests));
+	copy_part(to, from, offsetof(struct world, queue_head), offsetof(struct world, queue));
+	for (uint32_t i = 0; i < from->queue_count; i++) {
+		uint32_t at = (from->queue_head + i) % WORLD_QUEUE;
+		to->queue[at] = from->queue[at];
+	}
+}
+
 struct world_generation *world_find(struct world *world, uint32_t number)
 {
 	for (uint32_t i = 0; i < world->generation_count; i++)
@@ -29,18 +58,47 @@ const struct world_generation *world_look(const struct world *world, uint32_t nu
 	return NULL;
 }
 
-uint32_t world_count(const struct world *world, const struct world_generation *generation, enum world_process state)
+enum world_process world_process(const struct world_generation *generation, uint32_t slot)
+{
+	return (enum world_process)(generation->slots[slot] & 0xf);
+}
+
+bool world_lives(const struct world_generation *generation, uint32_t slot)
+{
+	enum world_process process = world_process(generation, slot);
+	return process == PROCESS_ALIVE || process == PROCESS_READY;
+}
+
+uint32_t world_count(const struct world_generation *generation, enum world_process process)
 {
 	uint32_t count = 0;
-	for (uint32_t i = 0; i < world->machine.config.workers; i++)
-		count += generation->processes[i] == state;
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		count += world_process(generation, i) == process;
 	return count;
 }
 
-bool world_is_empty(const struct world *world, const struct world_generation *generation)
+bool world_is_empty(const struct world_generation *generation)
 {
-	return world_count(world, generation, PROCESS_NEVER) + world_count(world, generation, PROCESS_GONE) ==
-	       world->machine.config.workers;
+	return world_count(generation, PROCESS_NONE) == WORLD_SLOTS;
+}
+
+uint32_t world_serving(const struct world_generation *generation)
+{
+	return (uint32_t)generation->alive - generation->leaving;
+}
+
+uint32_t world_fresh(const struct world_generation *generation)
+{
+	uint32_t count = 0;
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		count += (generation->slots[i] & WORKER_FRESH) != 0;
+	return count;
+}
+
+void world_settle_spawn(struct world_generation *generation)
+{
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		generation->slots[i] &= (uint8_t)~WORKER_FRESH;
 }
 
 /* ---- what happens ---- */
@@ -68,44 +126,50 @@ void world_request(struct world *world, uint32_t key, uint32_t if_generation)
 
 void world_spawn_failed(struct world *world, struct world_generation *generation, uint32_t count)
 {
-	generation->fresh = false;
-	for (uint32_t i = 0; i < count; i++)
-		generation->processes[i] = PROCESS_NEVER;
+	for (uint32_t i = 0, failed = 0; i < WORLD_SLOTS && failed < count; i++)
+		if (generation->slots[i] & WORKER_FRESH) {
+			generation->slots[i] = PROCESS_NONE;
+			failed++;
+		}
 	post(world, HANDOFF_SPAWN_FAILED, generation->number)->count = count;
 }
 
-void world_ready(struct world *world, struct world_generation *generation, uint32_t worker)
+static void become(struct world_generation *generation, uint32_t slot, enum world_process process)
 {
-	generation->fresh = false;
-	generation->processes[worker] = PROCESS_READY;
+	generation->slots[slot] = (uint8_t)((generation->slots[slot] & WORKER_TOLD) | process);
+}
+
+void world_ready(struct world *world, struct world_generation *generation, uint32_t slot)
+{
+	become(generation, slot, PROCESS_READY);
 	post(world, HANDOFF_READY, generation->number);
 }
 
 void world_not_ready(struct world *world, struct world_generation *generation)
 {
-	generation->fresh = false;
 	post(world, HANDOFF_NOT_READY, generation->number);
 }
 
-void world_exit(struct world *world, struct world_generation *generation, uint32_t worker, bool clean)
+void world_exit(struct world *world, struct world_generation *generation, uint32_t slot, bool clean)
 {
-	generation->fresh = false;
-	generation->processes[worker] = PROCESS_LEFT;
-	post(world, HANDOFF_EXITED, generation->number)->clean = clean;
+	bool told = generation->slots[slot] & WORKER_TOLD;
+	become(generation, slot, PROCESS_LEFT);
+	post(world, told ? HANDOFF_LEFT : HANDOFF_EXITED, generation->number)->clean = clean;
 }
 
-void world_gone(struct world *world, struct world_generation *generation, uint32_t worker)
+void world_gone(struct world *world, struct world_generation *generation, uint32_t slot)
 {
-	generation->processes[worker] = PROCESS_GONE;
+	generation->slots[slot] = PROCESS_NONE;
 	post(world, HANDOFF_GONE, generation->number);
 }
 
 void world_expire(struct world *world, struct world_generation *generation, enum handoff_timer timer)
 {
 	static const enum handoff_event_kind kinds[] = {
-		[HANDOFF_TIMER_READY] = HANDOFF_READY_DUE, [HANDOFF_TIMER_SETTLE] = HANDOFF_SETTLE_DUE,
-		[HANDOFF_TIMER_DRAIN] = HANDOFF_DRAIN_DUE, [HANDOFF_TIMER_KILL] = HANDOFF_KILL_DUE,
-		[HANDOFF_TIMER_ABORT] = HANDOFF_KILL_DUE,  [HANDOFF_TIMER_HEALTHY] = HANDOFF_HEALTHY_DUE,
+		[HANDOFF_TIMER_READY] = HANDOFF_READY_DUE,   [HANDOFF_TIMER_SETTLE] = HANDOFF_SETTLE_DUE,
+		[HANDOFF_TIMER_DRAIN] = HANDOFF_DRAIN_DUE,   [HANDOFF_TIMER_KILL] = HANDOFF_KILL_DUE,
+		[HANDOFF_TIMER_ABORT] = HANDOFF_KILL_DUE,    [HANDOFF_TIMER_HEALTHY] = HANDOFF_HEALTHY_DUE,
+		[HANDOFF_TIMER_WORKER] = HANDOFF_WORKER_DUE,
 	};
 	generation->armed &= (uint8_t)~world_timer_bit(timer);
 	generation->due |= world_timer_bit(timer);
@@ -131,24 +195,30 @@ static void tell_generation(struct world *world, struct world_generation *genera
 	static const struct {
 		enum handoff_event_kind kind;
 		enum handoff_timer timer;
-	} timers[] = {{HANDOFF_READY_DUE, HANDOFF_TIMER_READY},
-		      {HANDOFF_SETTLE_DUE, HANDOFF_TIMER_SETTLE},
-		      {HANDOFF_DRAIN_DUE, HANDOFF_TIMER_DRAIN},
-		      {HANDOFF_KILL_DUE, HANDOFF_TIMER_KILL},
-		      {HANDOFF_HEALTHY_DUE, HANDOFF_TIMER_HEALTHY}};
+	} timers[] = {{HANDOFF_READY_DUE, HANDOFF_TIMER_READY},     {HANDOFF_SETTLE_DUE, HANDOFF_TIMER_SETTLE},
+		      {HANDOFF_DRAIN_DUE, HANDOFF_TIMER_DRAIN},     {HANDOFF_KILL_DUE, HANDOFF_TIMER_KILL},
+		      {HANDOFF_HEALTHY_DUE, HANDOFF_TIMER_HEALTHY}, {HANDOFF_WORKER_DUE, HANDOFF_TIMER_WORKER}};
 	for (size_t i = 0; i < ARRAY_SIZE(timers); i++)
 		if (timers[i].kind == event->kind)
 			told_timer(generation, timers[i].timer);
-	if (event->kind == HANDOFF_READY && generation->told_ready < world->machine.config.workers)
-		generation->told_ready++;
-	else if (event->kind == HANDOFF_SPAWN_FAILED)
-		generation->told_never = (uint8_t)(generation->told_never + event->count);
-	else if (event->kind == HANDOFF_EXITED)
-		generation->told_exited++;
-	else if (event->kind == HANDOFF_GONE)
-		generation->told_gone++;
-	else if (event->kind == HANDOFF_HEALTHY_DUE && generation->state == GENERATION_ACTIVE)
+	bool active = generation->state == GENERATION_ACTIVE;
+	if (event->kind == HANDOFF_READY && generation->ready < generation->present && !active) {
+		generation->ready++;
+	} else if (event->kind == HANDOFF_SPAWN_FAILED) {
+		generation->present = (uint8_t)(generation->present - event->count);
+		generation->alive = (uint8_t)(generation->alive - event->count);
+		generation->lost = (uint8_t)(generation->lost + (active ? event->count : 0));
+	} else if (event->kind == HANDOFF_EXITED) {
+		generation->alive--;
+		generation->lost = (uint8_t)(generation->lost + active);
+	} else if (event->kind == HANDOFF_LEFT) {
+		generation->alive--;
+		generation->leaving = (uint8_t)(generation->leaving - active);
+	} else if (event->kind == HANDOFF_GONE) {
+		generation->present--;
+	} else if (event->kind == HANDOFF_HEALTHY_DUE && active) {
 		world->failures = 0;
+	}
 }
 
 static void tell(struct world *world, const struct handoff_event *event)
@@ -171,11 +241,42 @@ static void tell(struct world *world, const struct handoff_event *event)
 
 /* ---- what the machine does ---- */
 
-static void do_spawn(struct world *world, const struct handoff_action *action)
+static void add_workers(struct world *world, struct world_generation *generation, uint32_t count)
+{
+	uint32_t added = 0;
+	generation->present = (uint8_t)(generation->present + count);
+	generation->alive = (uint8_t)(generation->alive + count);
+	for (uint32_t i = 0; i < WORLD_SLOTS && added < count; i++)
+		if (generation->slots[i] == PROCESS_NONE) {
+			generation->slots[i] = PROCESS_ALIVE | WORKER_FRESH;
+			added++;
+		}
+	if (added < count)
+		post(world, HANDOFF_SPAWN_FAILED, generation->number)->count = count - added;
+}
+
+/* A start that was asked for has begun: what comes now waits for the next one. */
+static void begin(struct world *world)
 {
 	world->signal_pending = false;
 	world->signals = 0;
 	world->waiting_wish = 0;
+}
+
+static void do_empty(struct world *world, const struct handoff_action *action)
+{
+	world->emptying = true;
+	world->begun_asked = action->asked;
+	world->begun_wish = world->waiting_wish;
+	begin(world);
+}
+
+static void do_spawn(struct world *world, const struct handoff_action *action)
+{
+	if (!world->emptying)
+		begin(world);
+	world->emptying = world->begun_asked = false;
+	world->begun_wish = 0;
 	world->newest = action->generation;
 	if (world->generation_count == HANDOFF_GENERATIONS)
 		return;
@@ -183,10 +284,48 @@ static void do_spawn(struct world *world, const struct handoff_action *action)
 	memset(generation, 0, sizeof(*generation));
 	generation->number = action->generation;
 	generation->wish = action->wish;
+	generation->asked = action->asked;
 	generation->state = GENERATION_STARTING;
-	generation->fresh = true;
-	for (uint32_t i = 0; i < world->machine.config.workers; i++)
-		generation->processes[i] = PROCESS_ALIVE;
+	generation->workers = (uint8_t)(world->next_workers ? world->next_workers : world->machine.config.workers);
+	uint32_t count = action->count;
+	if (world->next_workers)
+		count = handoff_set_workers(&world->machine, action->generation, world->next_workers);
+	add_workers(world, generation, count);
+}
+
+static void do_spawn_more(struct world *world, struct world_generation *generation, uint32_t count)
+{
+	if (generation->state == GENERATION_ACTIVE)
+		generation->lost = generation->given = 0;
+	else if (generation->state == GENERATION_SETTLING)
+		generation->state = GENERATION_STARTING;
+	add_workers(world, generation, count);
+}
+
+/* Those who are ready are the oldest ones, but for the few that were replaced. */
+static void do_drain_one(struct world_generation *generation)
+{
+	const enum world_process order[] = {PROCESS_READY, PROCESS_ALIVE};
+	generation->given++;
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++)
+		for (uint32_t slot = 0; slot < WORLD_SLOTS; slot++) {
+			if (generation->slots[slot] & WORKER_TOLD || world_process(generation, slot) != order[i])
+				continue;
+			generation->slots[slot] |= WORKER_TOLD;
+			generation->slots[slot] &= (uint8_t)~WORKER_FRESH;
+			generation->leaving++;
+			return;
+		}
+	/* All of them have exited, and that is queued. */
+	generation->untold++;
+}
+
+static void do_drain(struct world_generation *generation)
+{
+	generation->drained = true;
+	for (uint32_t i = 0; i < WORLD_SLOTS; i++)
+		if (world_lives(generation, i))
+			generation->slots[i] |= WORKER_TOLD;
 }
 
 static void do_release(struct world *world, struct world_generation *generation)
@@ -207,6 +346,8 @@ static void do_answer(struct world *world, const struct handoff_action *action)
 	world->request_count = kept;
 	if (world->waiting_wish == action->wish)
 		world->waiting_wish = 0;
+	if (world->begun_wish == action->wish)
+		world->begun_wish = 0;
 	for (uint32_t i = 0; i < world->generation_count; i++)
 		if (world->generations[i].wish == action->wish)
 			world->generations[i].wish = 0;
@@ -250,10 +391,15 @@ static void do_to_generation(struct world *world, struct world_generation *gener
 		generation->state = GENERATION_FAILING;
 	} else if (action->kind == HANDOFF_DO_KILL) {
 		generation->killed = true;
+	} else if (action->kind == HANDOFF_DO_DRAIN_ONE) {
+		do_drain_one(generation);
+	} else if (action->kind == HANDOFF_DO_SPAWN_MORE) {
+		do_spawn_more(world, generation, action->count);
 	} else if (action->kind == HANDOFF_DO_DRAIN || action->kind == HANDOFF_DO_DIED ||
 		   action->kind == HANDOFF_DO_TERMINATE) {
 		generation->state = failing ? GENERATION_FAILING : GENERATION_DRAINING;
-		generation->drained = generation->drained || action->kind == HANDOFF_DO_DRAIN;
+		if (action->kind == HANDOFF_DO_DRAIN)
+			do_drain(generation);
 		generation->terminated = generation->terminated || action->kind == HANDOFF_DO_TERMINATE;
 	}
 }
@@ -265,6 +411,11 @@ static void perform(struct world *world, const struct handoff_action *action)
 	case HANDOFF_DO_SPAWN:
 		do_spawn(world, action);
 		break;
+	case HANDOFF_DO_EMPTY:
+		do_empty(world, action);
+		break;
+	case HANDOFF_DO_SPAWN_MORE:
+	case HANDOFF_DO_DRAIN_ONE:
 	case HANDOFF_DO_FAIL:
 	case HANDOFF_DO_ACTIVATE:
 	case HANDOFF_DO_DIED:
@@ -289,6 +440,9 @@ static void perform(struct world *world, const struct handoff_action *action)
 	case HANDOFF_DO_CLOSE_LISTENERS:
 		world->closed = true;
 		world->signal_pending = false;
+		/* By nothing else, while nobody is there. */
+		if (world->stop_told)
+			world->emptying = world->begun_asked = false;
 		break;
 	case HANDOFF_DO_JOIN:
 		do_join(world, action);
@@ -306,7 +460,7 @@ static void perform(struct world *world, const struct handoff_action *action)
 void world_deliver(struct world *world, struct world *before, struct handoff_actions *actions, struct world_step *step)
 {
 	assert(world->queue_count > 0);
-	*before = *world;
+	world_copy(before, world);
 	const struct handoff_event *event = &before->queue[before->queue_head];
 	world->queue_head = (world->queue_head + 1) % WORLD_QUEUE;
 	world->queue_count--;

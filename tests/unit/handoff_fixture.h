@@ -23,9 +23,9 @@ static inline void say(const char *format, ...)
 }
 
 static const char *const timers[] = {
-	[HANDOFF_TIMER_READY] = "ready",    [HANDOFF_TIMER_SETTLE] = "settle", [HANDOFF_TIMER_DRAIN] = "drain",
-	[HANDOFF_TIMER_KILL] = "kill",      [HANDOFF_TIMER_ABORT] = "abort",   [HANDOFF_TIMER_HEALTHY] = "healthy",
-	[HANDOFF_TIMER_RESTART] = "restart"};
+	[HANDOFF_TIMER_READY] = "ready",   [HANDOFF_TIMER_SETTLE] = "settle",  [HANDOFF_TIMER_DRAIN] = "drain",
+	[HANDOFF_TIMER_KILL] = "kill",     [HANDOFF_TIMER_ABORT] = "abort",    [HANDOFF_TIMER_HEALTHY] = "healthy",
+	[HANDOFF_TIMER_WORKER] = "worker", [HANDOFF_TIMER_RESTART] = "restart"};
 static const char *const results[] = {[HANDOFF_RESULT_OK] = "ok",
 				      [HANDOFF_RESULT_FAILED] = "failed",
 				      [HANDOFF_RESULT_REFUSED_STOPPING] = "stopping",
@@ -45,8 +45,10 @@ static const char *const reasons[] = {[HANDOFF_KILL_DRAIN_TIMEOUT] = "drain-time
 static inline void say_action(const struct handoff_action *action)
 {
 	static const char *const simple[] = {[HANDOFF_DO_ACTIVATE] = "activate",
+					     [HANDOFF_DO_EMPTY] = "empty",
 					     [HANDOFF_DO_DIED] = "died",
 					     [HANDOFF_DO_DRAIN] = "drain",
+					     [HANDOFF_DO_DRAIN_ONE] = "drain-one",
 					     [HANDOFF_DO_DRAIN_REST] = "drain-rest",
 					     [HANDOFF_DO_TERMINATE] = "terminate",
 					     [HANDOFF_DO_RELEASE] = "release",
@@ -56,12 +58,16 @@ static inline void say_action(const struct handoff_action *action)
 		say(" ");
 	if (action->kind == HANDOFF_DO_SPAWN)
 		say("spawn:%u*%u/%u", action->generation, action->count, action->wish);
+	else if (action->kind == HANDOFF_DO_SPAWN_MORE)
+		say("spawn-more:%u*%u", action->generation, action->count);
 	else if (action->kind == HANDOFF_DO_FAIL)
 		say("fail:%u/%s", action->generation, failures[action->failure]);
 	else if (action->kind == HANDOFF_DO_KILL)
 		say("kill:%u/%s", action->generation, reasons[action->why]);
 	else if (action->kind == HANDOFF_DO_TIMER_SET && action->timer == HANDOFF_TIMER_RESTART)
 		say("+restart/%u", action->exponent);
+	else if (action->kind == HANDOFF_DO_TIMER_SET && action->timer == HANDOFF_TIMER_WORKER)
+		say("+worker:%u/%u", action->generation, action->exponent);
 	else if (action->kind == HANDOFF_DO_TIMER_SET)
 		say("+%s:%u", timers[action->timer], action->generation);
 	else if (action->kind == HANDOFF_DO_TIMER_STOP)
@@ -101,6 +107,12 @@ static inline const char *tell(enum handoff_event_kind kind, uint32_t generation
 static inline const char *leave(uint32_t generation, bool clean)
 {
 	return feed((struct handoff_event){.kind = HANDOFF_EXITED, .generation = generation, .clean = clean});
+}
+
+/* One that was told to drain. */
+static inline const char *go(uint32_t generation)
+{
+	return feed((struct handoff_event){.kind = HANDOFF_LEFT, .generation = generation, .clean = true});
 }
 
 static inline const char *request(uint32_t number, uint32_t key, uint32_t if_generation)

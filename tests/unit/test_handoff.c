@@ -96,7 +96,7 @@ static void test_handoff_replaces(void)
 	check_str(tell(HANDOFF_READY, 2), "-ready:2 +settle:2");
 	check_generation(1, GENERATION_ACTIVE);
 	check_str(tell(HANDOFF_SETTLE_DUE, 2),
-		  "activate:2 +healthy:2 answer/1:2/ok -settle:1 -healthy:1 drain:1 +drain:1");
+		  "activate:2 +healthy:2 answer/1:2/ok -settle:1 -healthy:1 -worker:1 drain:1 +drain:1");
 	check_state(HANDOFF_RUNNING);
 	check_generation(1, GENERATION_DRAINING);
 	check_str(leave(1, true), "drain-rest:1");
@@ -175,9 +175,9 @@ static void test_handoff_burst_folds_into_one(void)
 		check_str(ask(HANDOFF_RELOAD), "");
 	tell(HANDOFF_READY, 2);
 	check_str(tell(HANDOFF_SETTLE_DUE, 2),
-		  "activate:2 +healthy:2 -settle:1 -healthy:1 drain:1 +drain:1 spawn:3*1/0 +ready:3");
+		  "activate:2 +healthy:2 -settle:1 -healthy:1 -worker:1 drain:1 +drain:1 spawn:3*1/0 +ready:3");
 	tell(HANDOFF_READY, 3);
-	check_str(tell(HANDOFF_SETTLE_DUE, 3), "activate:3 +healthy:3 -settle:2 -healthy:2 drain:2 +drain:2");
+	check_str(tell(HANDOFF_SETTLE_DUE, 3), "activate:3 +healthy:3 -settle:2 -healthy:2 -worker:2 drain:2 +drain:2");
 	check_state(HANDOFF_RUNNING);
 }
 
@@ -197,8 +197,9 @@ static void test_handoff_equal_requests_share_a_wish(void)
 	check_str(request(2, 1, 0), "join:2/2");
 	check_str(request(3, 1, 0), "join:3/2");
 	tell(HANDOFF_READY, 2);
-	check_str(tell(HANDOFF_SETTLE_DUE, 2), "activate:2 +healthy:2 answer/1:2/ok -settle:1 -healthy:1 drain:1 "
-					       "+drain:1 spawn:3*1/2 +ready:3");
+	check_str(tell(HANDOFF_SETTLE_DUE, 2),
+		  "activate:2 +healthy:2 answer/1:2/ok -settle:1 -healthy:1 -worker:1 drain:1 "
+		  "+drain:1 spawn:3*1/2 +ready:3");
 }
 
 static void test_handoff_newer_request_supersedes(void)
@@ -218,7 +219,7 @@ static void test_handoff_signals_neither_supersede_nor_are_superseded(void)
 	check_str(ask(HANDOFF_RELOAD), "");
 	/* The request is refused when its turn comes, the signal's hand-off is made all the same. */
 	tell(HANDOFF_READY, 2);
-	check_str(tell(HANDOFF_SETTLE_DUE, 2), "activate:2 +healthy:2 -settle:1 -healthy:1 drain:1 +drain:1 "
+	check_str(tell(HANDOFF_SETTLE_DUE, 2), "activate:2 +healthy:2 -settle:1 -healthy:1 -worker:1 drain:1 +drain:1 "
 					       "answer/1:2/other-generation spawn:3*1/0 +ready:3");
 	ask(HANDOFF_RELOAD);
 	check_str(request(2, 1, 0), "join:2/2");
@@ -271,7 +272,7 @@ static void test_handoff_max_draining_kills_the_oldest(void)
 	ask(HANDOFF_RELOAD);
 	tell(HANDOFF_READY, 4);
 	check_str(tell(HANDOFF_SETTLE_DUE, 4),
-		  "activate:4 +healthy:4 -settle:3 -healthy:3 drain:3 +drain:3 kill:1/max-draining");
+		  "activate:4 +healthy:4 -settle:3 -healthy:3 -worker:3 drain:3 +drain:3 kill:1/max-draining");
 	/* It counts no more, though it is not gone yet. */
 	ask(HANDOFF_RELOAD);
 	tell(HANDOFF_READY, 5);
@@ -300,7 +301,7 @@ static void test_handoff_late_events_are_ignored(void)
 static void test_handoff_death_restarts_after_a_back_off(void)
 {
 	make_running(on_failure);
-	check_str(leave(1, false), "-healthy:1 died:1 drain-rest:1 +drain:1 +restart/0");
+	check_str(leave(1, false), "-healthy:1 -worker:1 died:1 drain-rest:1 +drain:1 +restart/0");
 	check_state(HANDOFF_WAITING);
 	check_str(tell(HANDOFF_GONE, 1), "release:1");
 	check_str(ask(HANDOFF_RESTART_DUE), "spawn:2*1/0 +ready:2");
@@ -380,7 +381,7 @@ static void test_handoff_handoff_is_the_restart(void)
 {
 	make_running((struct handoff_config){.restart = HANDOFF_RESTART_NEVER});
 	request(1, 1, 0);
-	check_str(leave(1, false), "-healthy:1 died:1 drain-rest:1 +drain:1");
+	check_str(leave(1, false), "-healthy:1 -worker:1 died:1 drain-rest:1 +drain:1");
 	check_state(HANDOFF_STARTING);
 	tell(HANDOFF_READY, 2);
 	check_str(tell(HANDOFF_SETTLE_DUE, 2), "activate:2 +healthy:2 answer/1:2/ok");

@@ -23,7 +23,7 @@ static void test_handoff_stop_before_the_start(void)
 static void test_handoff_stop_while_running(void)
 {
 	make_running(on_failure);
-	check_str(ask(HANDOFF_STOP), "close-all -settle:1 -healthy:1 drain:1 +drain:1");
+	check_str(ask(HANDOFF_STOP), "close-all -settle:1 -healthy:1 -worker:1 drain:1 +drain:1");
 	check_state(HANDOFF_STOPPING);
 	check_str(request(1, 1, 0), "refuse:1/stopping");
 	check_str(ask(HANDOFF_RELOAD), "");
@@ -59,8 +59,9 @@ static void test_handoff_stop_while_replacing(void)
 	make_running(on_failure);
 	request(1, 1, 0);
 	request(2, 2, 0);
-	check_str(ask(HANDOFF_STOP), "close-all answer/2:0/stopping answer/1:2/stopping -settle:1 -healthy:1 drain:1 "
-				     "+drain:1 -ready:2 drain:2 +kill:2");
+	check_str(ask(HANDOFF_STOP),
+		  "close-all answer/2:0/stopping answer/1:2/stopping -settle:1 -healthy:1 -worker:1 drain:1 "
+		  "+drain:1 -ready:2 drain:2 +kill:2");
 	leave(2, false);
 	check_str(tell(HANDOFF_GONE, 2), "release:2");
 	leave(1, false);
@@ -74,8 +75,8 @@ static void test_handoff_stop_while_settling(void)
 	make_running(on_failure);
 	ask(HANDOFF_RELOAD);
 	tell(HANDOFF_READY, 2);
-	check_str(ask(HANDOFF_STOP),
-		  "close-all -settle:1 -healthy:1 drain:1 +drain:1 -settle:2 -healthy:2 drain:2 +drain:2");
+	check_str(ask(HANDOFF_STOP), "close-all -settle:1 -healthy:1 -worker:1 drain:1 +drain:1 -settle:2 -healthy:2 "
+				     "-worker:2 drain:2 +drain:2");
 	check_str(tell(HANDOFF_SETTLE_DUE, 2), "");
 	check_str(tell(HANDOFF_DRAIN_DUE, 2), "kill:2/drain-timeout");
 	check(machine.forced);
@@ -98,7 +99,7 @@ static void test_handoff_stop_beside_a_failed_start(void)
 	make_running(on_failure);
 	ask(HANDOFF_RELOAD);
 	tell(HANDOFF_NOT_READY, 2);
-	check_str(ask(HANDOFF_STOP), "close-all -settle:1 -healthy:1 drain:1 +drain:1");
+	check_str(ask(HANDOFF_STOP), "close-all -settle:1 -healthy:1 -worker:1 drain:1 +drain:1");
 	leave(1, true);
 	check_str(tell(HANDOFF_GONE, 1), "release:1");
 	check_str(tell(HANDOFF_KILL_DUE, 2), "kill:2/timeout");
@@ -146,13 +147,14 @@ static void test_handoff_kill_in_every_state(void)
 	check_str(ask(HANDOFF_KILL), "close-all terminate:1 -ready:1 +kill:1");
 
 	make_running(on_failure);
-	check_str(ask(HANDOFF_KILL), "close-all terminate:1 -healthy:1 +kill:1");
+	check_str(ask(HANDOFF_KILL), "close-all terminate:1 -healthy:1 -worker:1 +kill:1");
 
 	make_running(on_failure);
 	request(1, 1, 0);
 	tell(HANDOFF_READY, 2);
-	check_str(ask(HANDOFF_KILL),
-		  "close-all answer/1:2/stopping terminate:1 -healthy:1 +kill:1 terminate:2 -settle:2 +kill:2");
+	check_str(
+		ask(HANDOFF_KILL),
+		"close-all answer/1:2/stopping terminate:1 -healthy:1 -worker:1 +kill:1 terminate:2 -settle:2 +kill:2");
 
 	make_running(on_failure);
 	leave(1, false);
@@ -172,7 +174,7 @@ static void test_handoff_kill_reaches_failed_ones_too(void)
 	make_running(on_failure);
 	ask(HANDOFF_RELOAD);
 	tell(HANDOFF_NOT_READY, 2);
-	check_str(ask(HANDOFF_KILL), "close-all terminate:1 -healthy:1 +kill:1 terminate:2");
+	check_str(ask(HANDOFF_KILL), "close-all terminate:1 -healthy:1 -worker:1 +kill:1 terminate:2");
 }
 
 /* As many as there can be: all that has to be done has room. */
@@ -245,10 +247,10 @@ static void test_handoff_some_workers_cannot_be_spawned(void)
 static void test_handoff_active_lives_while_one_worker_does(void)
 {
 	make_running(two_workers);
-	check_str(leave(1, false), "");
+	check_str(leave(1, false), "drain-rest:1 -healthy:1 +worker:1/0");
 	check_str(tell(HANDOFF_GONE, 1), "");
 	check_state(HANDOFF_RUNNING);
-	check_str(leave(1, false), "-healthy:1 died:1 drain-rest:1 +drain:1 +restart/0");
+	check_str(leave(1, false), "-healthy:1 -worker:1 died:1 drain-rest:1 +drain:1 +restart/0");
 	check_str(tell(HANDOFF_GONE, 1), "release:1");
 }
 
