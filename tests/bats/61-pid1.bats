@@ -209,3 +209,23 @@ inside_count() {
 	kill -INT "$HANDOFF_PID"
 	ended 0
 }
+
+@test "a /proc of another pid namespace, which calls our children by other numbers, is refused" {
+	run -125 unshare -pf --kill-child "$HANDOFF_BIN" run -l 127.0.0.1:0 -- "$TS_BIN" 3>&-
+	assert_output --regexp 'handoff: ts: error: /proc is that of another pid namespace \(our pid is 1 here, and [0-9]+ there\): mount the one of this namespace$'
+}
+
+@test "without /proc hand-offs work, with a warning" {
+	CONTAINER=(unshare -pfm --kill-child sh -c 'umount -l /proc && exec "$@"' sh)
+	start_background "$HANDOFF_LOG" "${CONTAINER[@]}" "$HANDOFF_BIN" run -l 127.0.0.1:0 --settle 20ms -- "$TS_BIN"
+	OUTSIDE_PID=$STARTED_PID
+	wait_log '\[gen 1\] active'
+	log_has 'warning: /proc is not there: processes that a server leaves behind are not waited for' 1
+	HANDOFF_PID=$(children_of "$OUTSIDE_PID")
+	hand_off 2
+	wait_log '\[gen 1\] gone'
+	# A sanitizer that looks for leaks at the exit needs it.
+	nsenter -t "$HANDOFF_PID" -m -p mount -t proc proc /proc 3>&-
+	kill -INT "$HANDOFF_PID"
+	ended 0
+}
