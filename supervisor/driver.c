@@ -385,6 +385,23 @@ static int prepare_signals(struct driver *driver)
 	return loop_add_signals(driver->loop, &set, driver_on_signal, driver, &driver->signal_source);
 }
 
+/* Who our children are is read from /proc. That of another pid namespace calls them by numbers which are strangers'
+ * here, and a signal would go to those. */
+static int check_proc(struct error *error)
+{
+	char self[32] = "";
+	if (readlink("/proc/self", self, sizeof(self) - 1) < 0) {
+		log_warning("/proc is not there: processes that a server leaves behind are not waited for");
+		return 0;
+	}
+	if (strtol(self, NULL, 10) == getpid())
+		return 0;
+	return error_set(error, -EINVAL,
+			 "/proc is that of another pid namespace (our pid is %d here, and %s there): mount the one of "
+			 "this namespace",
+			 (int)getpid(), self);
+}
+
 static int prepare(struct driver *driver, const struct driver_setup *setup, struct error *error)
 {
 	int r = loop_create(&driver->loop);
@@ -406,6 +423,9 @@ static int prepare(struct driver *driver, const struct driver_setup *setup, stru
 	driver->start_dir = command_start_directory(setup->environment);
 	if (!driver->start_dir)
 		return error_set(error, -errno, "cannot find the working directory: %s", strerror(errno));
+	r = check_proc(error);
+	if (r < 0)
+		return r;
 	driver_watch_paths(driver);
 	r = driver_einhorn_init(driver, setup->place, error);
 	if (r < 0)

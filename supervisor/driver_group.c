@@ -286,10 +286,12 @@ static void tell_group(struct worker *worker, const char *whom)
 
 static void drain_worker(struct worker *worker)
 {
-	worker->told = true;
 	const struct options *options = worker->generation->driver->options;
-	if (worker->child.pid == 0 || worker->gone)
+	/* Many servers take a second signal for impatience. */
+	bool again = worker->told && !worker->exited;
+	if (worker->child.pid == 0 || worker->gone || again)
 		return;
+	worker->told = true;
 	if (worker->exited) {
 		if (driver_has_rest(worker))
 			tell_group(worker, "what is left of its process group");
@@ -331,6 +333,12 @@ void driver_drain_one(struct generation *generation)
 	}
 }
 
+static bool is_active(const struct generation *generation)
+{
+	const struct handoff_generation *active = handoff_active(&generation->driver->machine);
+	return active && active->number == generation->number;
+}
+
 void driver_drain_rest(struct generation *generation)
 {
 	/* Who has just lost its parent is not known yet. */
@@ -338,7 +346,7 @@ void driver_drain_rest(struct generation *generation)
 	for (size_t i = 0; i < generation->worker_count; i++) {
 		if (!generation->workers[i]->exited || !driver_has_rest(generation->workers[i]))
 			continue;
-		if (generation->draining_ms < 0)
+		if (generation->draining_ms < 0 && !is_active(generation))
 			generation->draining_ms = loop_now_ms();
 		drain_worker(generation->workers[i]);
 	}

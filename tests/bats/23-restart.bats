@@ -111,8 +111,8 @@ kills_active() {
 
 @test "under never, a signal that killed the server makes 128 and its number" {
 	start_serving --restart never -- "$SERVER"
-	kills_active SEGV
-	exits_with 139
+	kills_active USR2
+	exits_with 140
 	start_serving --restart never -- "$SERVER"
 	kills_active KILL
 	exits_with 137

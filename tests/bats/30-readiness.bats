@@ -138,10 +138,10 @@ open_gate() {
 }
 
 @test "pipe: a server that forks, and whose first process exits when the second one is ready, was put in the background" {
-	start pipe -- "$TS_BIN" --ready pipe --background
+	start_handoff -l 127.0.0.1:0 --settle 20s --ready pipe -- "$TS_BIN" --ready pipe --background
 	# Whichever is seen first, its word or the exit.
 	fails_with 1 'it put itself in the background: run it in the foreground'
-	start now --kill-timeout 1s -- sh -c "'$SPEAKER' 'pipe=\\n' & exit 0"
+	start_handoff -l 127.0.0.1:0 --settle 20s --ready now --kill-timeout 1s -- sh -c "'$SPEAKER' & exit 0"
 	fails_with 1 'it put itself in the background: run it in the foreground'
 }
 
@@ -202,7 +202,7 @@ pid_of_server() {
 }
 
 @test "notify: EXTEND_TIMEOUT_USEC gives more time than --ready-timeout" {
-	start notify --ready-timeout 1s -- "$SPEAKER" notify=EXTEND_TIMEOUT_USEC=20000000 nap=2000 notify=READY=1
+	start notify --ready-timeout 4s -- "$SPEAKER" notify=EXTEND_TIMEOUT_USEC=20000000 nap=4500 notify=READY=1
 	ready_by 'notify: READY=1 from pid [0-9]+'
 	stop_gracefully
 }
@@ -455,8 +455,8 @@ line_count_is_at_least() {
 		"$SPEAKER" notify=STATUS=loading exit=0
 		exec "$TS_BIN" --ready none
 	END
-	start auto --ready-timeout 1500ms -- "$SERVER"
-	fails_with 124 'not ready in time \(1\.5 s\): it spoke on the notify socket, but there was no newline on the ready pipe and no READY=1'
+	start auto --ready-timeout 4s -- "$SERVER"
+	fails_with 124 'not ready in time \(4\.0 s\): it spoke on the notify socket, but there was no newline on the ready pipe and no READY=1'
 }
 
 @test "auto: once a generation said ready by itself, later ones must too" {
@@ -496,15 +496,15 @@ line_count_is_at_least() {
 }
 
 @test "several ways: the timeout names what each of them misses, and a closed pipe alone is no failure" {
-	start pipe --ready notify --ready exec:false --ready signal --ready delay:1h --ready-timeout 900ms -- "$SPEAKER" close
-	fails_with 124 'not ready in time \(900 ms\): no newline on the ready pipe, which was closed; no READY=1; "false" has not exited with 0; no signal from it; it has not been alive for 3600000ms'
+	start pipe --ready notify --ready exec:false --ready signal --ready delay:1h --ready-timeout 4s -- "$SPEAKER" close
+	fails_with 124 'not ready in time \(4\.0 s\): no newline on the ready pipe, which was closed; no READY=1; "false" has not exited with 0; no signal from it; it has not been alive for 3600000ms'
 }
 
 # --- The time -------------------------------------------------------------------------------------------------------
 
 @test "a server that is not ready in time is told to drain, then killed with its group" {
-	start pipe --ready-timeout 300ms --kill-timeout 300ms -- sh -c "trap '' INT TERM; sleep 1000 & echo; wait; wait; sleep 1000"
-	fails_with 124 'not ready in time \(300 ms\): no newline on the ready pipe'
+	start pipe --ready-timeout 1s --kill-timeout 300ms -- sh -c "trap '' INT TERM; sleep 1000 & echo; wait; wait; sleep 1000"
+	fails_with 124 'not ready in time \(1\.0 s\): no newline on the ready pipe'
 	log_has 'killed: did not end when told to' 1
 }
 

@@ -73,10 +73,10 @@ falls_back() {
 	(($(sed -n 's/.*ready after \([0-9]*\)\.[0-9] s .*/\1/p' "$HANDOFF_LOG") >= 1))
 	wait_for generation_is 1 "http://$ADDRESS/"
 	stop_gracefully
-	start_as accepting --ready-timeout 1500ms "$@"
+	start_as accepting --ready-timeout 5s "$@"
 	wait_exit "$HANDOFF_PID"
 	assert_equal "$EXIT_STATUS" 124
-	log_has "error: failed to start: not ready in time \\(1\\.5 s\\): $why\$" 1
+	log_has "error: failed to start: not ready in time \\(5\\.0 s\\): $why\$" 1
 	log_has "warning: $why: whether it accepts cannot be seen so far\$" 1
 }
 
@@ -194,10 +194,10 @@ start_as() {
 @test "a listener that nobody waits on fails the first start at the timeout, and is named" {
 	local how
 	for how in accepting auto; do
-		start_as "$how" --ready-timeout 1500ms -l "unix:$BATS_TEST_TMPDIR/unused" -- "${MUTE[@]}" python3 "$SERVERS/python_server.py"
+		start_as "$how" --ready-timeout 5s -l "unix:$BATS_TEST_TMPDIR/unused" -- "${MUTE[@]}" python3 "$SERVERS/python_server.py"
 		wait_exit "$HANDOFF_PID"
 		assert_equal "$EXIT_STATUS" 124
-		log_has "error: failed to start: not ready in time \\(1\\.5 s\\): nobody waits on $BATS_TEST_TMPDIR/unused yet\$" 1
+		log_has "error: failed to start: not ready in time \\(5\\.0 s\\): nobody waits on $BATS_TEST_TMPDIR/unused yet\$" 1
 	done
 }
 

@@ -192,7 +192,7 @@ complain() {
 @test "a first start that is not ready in time is 124, also where the server has to be killed" {
 	first_start 124 'not ready in time \(300 ms\): no newline on the ready pipe' \
 		--ready pipe --ready-timeout 300ms -- "$TS_BIN" --never-ready
-	first_start 124 'not ready in time' --ready pipe --ready-timeout 300ms --kill-timeout 200ms \
+	first_start 124 'not ready in time' --ready pipe --ready-timeout 1s --kill-timeout 200ms \
 		-- "$TS_BIN" --never-ready --ignore-int --ignore-term
 	log_has '\[gen 1\] warning: killed: did not end when told to' 1
 }

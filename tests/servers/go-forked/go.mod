@@ -1,0 +1,3 @@
+module handoff.test/server
+
+go 1.19
