@@ -50,22 +50,33 @@ static void client_close(struct einhorn_client *client)
 	free(client);
 }
 
-/* By who sent it (the kernel's word), not by the pid in the message. */
-static void acknowledge(struct driver *driver, pid_t pid)
+static bool acknowledges(struct generation *generation, pid_t pid)
 {
-	const struct handoff_generation *starting = handoff_starting(&driver->machine);
-	struct generation *generation = starting ? driver_find(driver, starting->number) : NULL;
-	for (size_t i = 0; generation && i < generation->worker_count; i++) {
+	for (size_t i = 0; i < generation->worker_count; i++) {
 		struct worker *worker = generation->workers[i];
 		struct process_stat stat;
 		bool its = pid == worker->child.pid || process_is_below(pid, worker->child.pid) ||
 			   (process_stat(pid, &stat) == 0 && stat.group == worker->child.pid);
-		if (its && worker->ready) {
-			ready_acknowledge(worker->ready, "worker:ack on EINHORN_SOCK_PATH");
-			return;
-		}
+		if (worker->child.pid == 0 || !its || !worker->ready)
+			continue;
+		/* Also where a guess was quicker than its word: what comes after it is waited for. */
+		generation->driver->own_word = true;
+		ready_acknowledge(worker->ready, "worker:ack on EINHORN_SOCK_PATH");
+		return true;
 	}
-	log_debug("ignored a worker:ack from pid %d, which is not of the starting generation", pid);
+	return false;
+}
+
+/* By who sent it (the kernel's word), not by the pid in the message. Not only a generation that starts is asked: a lost
+ * worker's replacement is one of the active generation's. */
+static void acknowledge(struct driver *driver, pid_t pid)
+{
+	struct generation *generation;
+
+	TAILQ_FOREACH (generation, &driver->generations, link)
+		if (acknowledges(generation, pid))
+			return;
+	log_debug("ignored a worker:ack from pid %d, which is of no generation", pid);
 }
 
 static void on_client(struct loop_source *source, int fd, uint32_t events, void *data)
@@ -138,7 +149,7 @@ void driver_einhorn_finish(struct driver *driver)
 	driver->einhorn = NULL;
 }
 
-/* The server may run as another user, hence the mode; only the generation that starts is listened to. */
+/* The server may run as another user, hence the mode; only workers are listened to. */
 static int open_socket(struct einhorn *einhorn)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};

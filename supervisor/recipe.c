@@ -53,29 +53,66 @@ static struct listener *add_item(struct recipe *recipe, const struct listen_spec
 	return &items[count - 1];
 }
 
-/* How many of the active recipe's listeners serve for the SPEC; -ENOMEM. */
-static int borrow(struct recipe *recipe, const struct recipe *active, const struct listen_spec *spec)
+/* How many listeners each SPEC of this text has: the text may stand twice, for two ports that the kernel chooses. */
+static size_t count_each(const struct recipe *active, const char *text)
 {
-	int count = 0;
-	for (size_t i = 0; active && i < active->listeners.count; i++) {
+	size_t held = 0, specs = 0;
+	for (size_t i = 0; i < active->listeners.count; i++)
+		held += strcmp(active->listeners.items[i].spec, text) == 0;
+	for (size_t i = 0; i < active->options->listen_count; i++)
+		specs += strcmp(active->options->listens[i].text, text) == 0;
+	return specs > 0 ? held / specs : 0;
+}
+
+static bool has_fd(const struct recipe *recipe, int fd)
+{
+	for (size_t i = 0; i < recipe->listeners.count; i++)
+		if (recipe->listeners.items[i].fd == fd)
+			return true;
+	return false;
+}
+
+/* Whether the held listener may serve for the SPEC: as the same text, or as the same address where no other SPEC has
+ * its text. A listener serves for one SPEC only. */
+static bool serves(const struct recipe *recipe, const struct recipe *active, const struct listener *held,
+		   const struct listen_spec *spec, bool same)
+{
+	const struct listen_spec *old = find_spec(active->options, held->spec);
+	if (!old || has_fd(recipe, held->fd))
+		return false;
+	if (same)
+		return strcmp(held->spec, spec->text) == 0;
+	return same_address(old, spec) && !find_spec(recipe->options, held->spec);
+}
+
+/* How many of the active recipe's listeners serve for the SPEC; -ENOMEM. */
+static int borrow(struct recipe *recipe, const struct recipe *active, const struct listen_spec *spec, bool same)
+{
+	const char *text = NULL;
+	size_t count = 0;
+	for (size_t i = 0; i < active->listeners.count; i++) {
 		const struct listener *held = &active->listeners.items[i];
-		const struct listen_spec *old = find_spec(active->options, held->spec);
-		if (!old || !same_address(old, spec))
+		if (!serves(recipe, active, held, spec, same) || (text && strcmp(text, held->spec) != 0))
 			continue;
+		text = held->spec;
+		if (count == count_each(active, text))
+			break;
 		struct listener *item = add_item(recipe, spec);
 		if (!item)
 			return -ENOMEM;
 		*item = *held;
 		count++;
 	}
-	return count;
+	return (int)count;
 }
 
 static int open_one(struct recipe *recipe, const struct recipe *active, const struct listen_spec *spec,
 		    struct error *error)
 {
 	struct listener_set opened = {.items = NULL};
-	int r = borrow(recipe, active, spec);
+	int r = borrow(recipe, active, spec, true);
+	if (r == 0)
+		r = borrow(recipe, active, spec, false);
 	if (r > 0)
 		return 0;
 	if (r == 0)

@@ -17,6 +17,7 @@ import time
 from control_client import *
 wait_until(lambda: os.path.exists(os.environ["CONTROL"]))
 silent, half, talker, subscriber = Client(), Client(), Client(), Client()
+wait_until(lambda: talker.ask({"command": "status"})["status"]["state"] == "running")
 half.send(b"{\"command\":")
 subscriber.send({"command": "subscribe"})
 equal(subscriber.line()["event"], "status")
@@ -97,7 +98,7 @@ fd_count_is() {
 	(($(fd_count "$HANDOFF_PID") == $1))
 }
 
-# --- The protocol -------------------------------------------------------------------------------------------------------
+# --- The protocol ---------------------------------------------------------------------------------------------------
 
 @test "everything that answers a request carries its id, whatever that is" {
 	start_controlled -- "$SERVER"
@@ -328,7 +329,7 @@ stop_gracefully_beside() {
 	stop_gracefully
 }
 
-# --- Bad clients --------------------------------------------------------------------------------------------------------
+# --- Bad clients ----------------------------------------------------------------------------------------------------
 
 @test "of 200 clients at once 128 are served and the others told, and all are forgotten when they leave" {
 	start_controlled -- "$SERVER"
@@ -527,7 +528,7 @@ stop_gracefully_beside() {
 	stop_gracefully
 }
 
-# --- Whose it is --------------------------------------------------------------------------------------------------------
+# --- Whose it is ----------------------------------------------------------------------------------------------------
 
 # as_nobody COMMAND...: as another user than the supervisor's.
 as_nobody() {
@@ -614,7 +615,7 @@ as_nobody() {
 	stop_gracefully
 }
 
-# --- Where it lies ------------------------------------------------------------------------------------------------------
+# --- Where it lies --------------------------------------------------------------------------------------------------
 
 @test "a socket path that a living supervisor has is refused with its pid, and it goes on" {
 	start_controlled -- "$SERVER"
@@ -742,7 +743,7 @@ their_client() {
 	assert_equal "$(ls -A "$BATS_TEST_TMPDIR/service")" ''
 }
 
-# --- Prometheus, and the page -------------------------------------------------------------------------------------------
+# --- Prometheus, and the page ---------------------------------------------------------------------------------------
 
 @test "status --prometheus passes promtool, with every kind of generation" {
 	start_controlled --name web@1 --settle 30ms -- "$SERVER"

@@ -62,7 +62,7 @@ result_value() {
 	json_value "$RESULT" "$@"
 }
 
-# --- reload --wait, and each of its exit statuses -----------------------------------------------------------------------
+# --- reload --wait, and each of its exit statuses -------------------------------------------------------------------
 
 @test "reload --wait in an if is true once the new generation is active" {
 	start_controlled --name web -- "$SERVER"
@@ -359,7 +359,7 @@ nobody_survives() {
 	stop_gracefully
 }
 
-# --- Many at once -------------------------------------------------------------------------------------------------------
+# --- Many at once ---------------------------------------------------------------------------------------------------
 
 # race COMMAND-WORDS...: runs reload --wait --json --if-generation $GENERATION twice or more at once, with that many
 # different command lines; their exit statuses, sorted, in one line.
@@ -458,7 +458,7 @@ has_children() {
 	stop_gracefully
 }
 
-# --- The last lines -----------------------------------------------------------------------------------------------------
+# --- The last lines -------------------------------------------------------------------------------------------------
 
 talking_server() {
 	write_script "$SERVER" <<-'EOF'
@@ -505,7 +505,7 @@ print(len(lines), lines[0], lines[-2], lines[-1].startswith("the end, with a tab
 	stop_gracefully
 }
 
-# --- reload -- COMMAND --------------------------------------------------------------------------------------------------
+# --- reload -- COMMAND ----------------------------------------------------------------------------------------------
 
 @test "reload -- COMMAND is kept once its generation is active, and the next hand-offs start it" {
 	start_controlled -- "$SERVER"
@@ -579,7 +579,7 @@ print(len(lines), lines[0], lines[-2], lines[-1].startswith("the end, with a tab
 	stop_gracefully
 }
 
-# --- status -------------------------------------------------------------------------------------------------------------
+# --- status ---------------------------------------------------------------------------------------------------------
 
 # status_holds EXPRESSION...: each is true in Python, with the members of `status --json` as variables.
 status_holds() {
@@ -727,7 +727,7 @@ status_has_next_restart() {
 	assert_equal "$(each "$RESULT.json" event)" 'status starting ready active draining gone stopping draining gone'
 }
 
-# --- stop ---------------------------------------------------------------------------------------------------------------
+# --- stop -----------------------------------------------------------------------------------------------------------
 
 @test "stop lets the server finish what it has, and does not wait for it" {
 	start_controlled -- "$SERVER"
@@ -819,7 +819,7 @@ status_has_next_restart() {
 	wait_exit "$HANDOFF_PID"
 }
 
-# --- Which supervisor ---------------------------------------------------------------------------------------------------
+# --- Which supervisor -----------------------------------------------------------------------------------------------
 
 # From here on the test's supervisors and clients have a /run and /tmp/handoff-UID of their own.
 own_run() {
@@ -913,7 +913,7 @@ kill_orphans() {
 }
 
 
-# --- Completion ---------------------------------------------------------------------------------------------------------
+# --- Completion -----------------------------------------------------------------------------------------------------
 
 @test "the completion scripts load in bash, zsh and fish, and know the commands" {
 	"$HANDOFF_BIN" completion bash >"$RESULT.bash"

@@ -52,16 +52,27 @@ starlet() {
 	stop_gracefully
 }
 
-@test "a Server::Starter application finds a wildcard by its port, and a unix path beside it" {
-	local path="$BATS_TEST_TMPDIR/web.sock" port
-	port=$(free_port)
-	CONTROL="$BATS_TEST_TMPDIR/control"
-	starlet 4 start_handoff --control "$CONTROL" --compat server-starter --drain-signal TERM -l ":$port" -l "unix:$path"
-	wait_log '\[gen 1\] active'
-	run http "http://127.0.0.1:$port"
-	assert_output --regexp "^gen=1 .* port=$port=3;$path=4\$"
+# Starlet knows no IPv6, so that a dual-stack wildcard is not for it.
+@test "a Server::Starter application takes a unix path beside its port" {
+	local path="$BATS_TEST_TMPDIR/web.sock"
+	starlet 4 start_controlled --compat server-starter --drain-signal TERM -l "unix:$path"
+	local expected="^gen=1 pid=[0-9]+ port=${URL#http://}=3;$path=4\$"
+	run http "$URL"
+	assert_output --regexp "$expected"
 	run http http://x/ --unix-socket "$path"
-	assert_output --regexp "^gen=1 .* port=$port=3;$path=4\$"
+	assert_output --regexp "$expected"
+	stop_gracefully
+}
+
+@test "Server::Starter's name of a wildcard is its port alone" {
+	local port
+	port=$(free_port)
+	start_controlled --compat server-starter -l ":$port" -- "$TS_BIN"
+	run http "$URL/env?SERVER_STARTER_PORT"
+	assert_output "${URL#http://}=3;$port=4"
+	ctl reload --wait
+	run http "$URL/env?SERVER_STARTER_GENERATION"
+	assert_output 2
 	stop_gracefully
 }
 
@@ -76,7 +87,7 @@ fork_and_signal() {
 
 @test "a Go server in the fork-and-signal style is handed off under load, and an operator's TERM still stops" {
 	fork_and_signal start_controlled --compat forked-server
-	log_has '\[gen 1\] ready after .*(signal' 1
+	log_has '\[gen 1\] ready after .*\(signal: ' 1
 	no_failure_in 5
 	assert_equal "$(status_value generations 0 ready_by)" signal
 	wait_log '\[gen 5\] gone'
@@ -92,7 +103,7 @@ fork_and_signal() {
 # einhorn_worker: an event loop on the descriptors that EINHORN_FD_N name, which acknowledges when the gate is open.
 einhorn_worker() {
 	cat >"$BATS_TEST_TMPDIR/worker.py" <<-'END'
-		import json, os, select, signal, socket, sys, time
+		import json, os, select, signal, socket, sys
 		listeners = [socket.socket(fileno=int(os.environ[f"EINHORN_FD_{i}"]))
 		             for i in range(int(os.environ["EINHORN_FD_COUNT"]))]
 		for listener in listeners:
@@ -101,11 +112,15 @@ einhorn_worker() {
 		os.set_blocking(waker, False)
 		signal.signal(signal.SIGINT, lambda *_: None)
 		signal.set_wakeup_fd(waker)
+		# It looks as if it served; only its word can tell.
 		while not os.path.exists(sys.argv[1]):
-		    time.sleep(0.02)
+		    select.select(listeners, [], [], 0.05)
 		with socket.socket(socket.AF_UNIX) as einhorn:
 		    einhorn.connect(os.environ["EINHORN_SOCK_PATH"])
 		    einhorn.sendall(json.dumps({"command": "worker:ack", "pid": os.getpid()}).encode() + b"\n")
+		    # It closes at the end of what it has read.
+		    einhorn.shutdown(socket.SHUT_WR)
+		    einhorn.recv(1)
 		body = f"gen={os.environ['HANDOFF_GENERATION']} pid={os.getpid()}\n".encode()
 		head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
 		while True:
@@ -144,15 +159,18 @@ assert client.recv(1) == b""
 }
 
 @test "an einhorn worker is ready when it acknowledges, and not when a stranger does" {
-	touch "$GATE"
+	# Before one has ever acknowledged, a guess may be quicker.
 	start_controlled --log-level debug --compat einhorn -l 127.0.0.1:0 -- python3 "$(einhorn_worker)" "$GATE"
-	log_has '\[gen 1\] ready after .*worker:ack on EINHORN_SOCK_PATH\)' 1
+	log_has '\[gen 1\] ready after .*\(accepting' 1
+	URL="http://$(status_value listeners 0 address)"
+	touch "$GATE"
+	assert_equal "$(gen_of "$URL")" 1
 	rm "$GATE"
 	kill -USR1 "$HANDOFF_PID"
 	wait_log '\[gen 2\] started'
 	wait_for grep -qz EINHORN_SOCK_PATH "/proc/$(pid_of 2)/environ"
 	strange_ack stranger "$(pid_of 2)"
-	log_has 'ignored a worker:ack from pid [0-9]+' 1
+	wait_log 'ignored a worker:ack from pid [0-9]+'
 	assert_equal "$(status_value state)" handing-off
 	touch "$GATE"
 	wait_log '\[gen 2\] active'
@@ -167,8 +185,12 @@ assert client.recv(1) == b""
 
 @test "hand-offs of an einhorn worker under load fail no request" {
 	touch "$GATE"
-	start_controlled --compat einhorn -- python3 "$(einhorn_worker)" "$GATE"
+	start_controlled --compat einhorn --workers 2 -- python3 "$(einhorn_worker)" "$GATE"
 	no_failure_in 4
+	# One that replaces a lost one acknowledges like any other.
+	wait_log '\[gen 4\] gone'
+	kill -KILL "$(status_value generations 0 pids 1)"
+	wait_log '\[gen 5\] worker [0-9]+ is ready after .*worker:ack' 3
 	stop_gracefully
 }
 
