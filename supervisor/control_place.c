@@ -123,7 +123,11 @@ static int clear_path(const char *path, struct error *error)
 	struct stat status;
 	if (lstat(path, &status) < 0)
 		return errno == ENOENT ? 0 : error_set(error, -errno, "cannot look at %s: %s", path, strerror(errno));
-	if (!S_ISSOCK(status.st_mode))
+	/* The registration of a supervisor whose socket lies elsewhere: the name is its as long as that is there. */
+	if (S_ISLNK(status.st_mode) && stat(path, &status) == 0)
+		return error_set(error, -EADDRINUSE, "the name of the control socket %s belongs to another supervisor",
+				 path);
+	if (!S_ISSOCK(status.st_mode) && !S_ISLNK(status.st_mode))
 		return error_set(error, -EEXIST, "the control socket's path %s is taken by something else", path);
 	if (unlink(path) < 0)
 		return error_set(error, -errno, "cannot remove the old socket %s: %s", path, strerror(errno));

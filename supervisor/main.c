@@ -46,7 +46,9 @@ static int print(const char *text, bool stdout_open)
 /* Without a control socket a server can still be served; one that was asked for by path or name must be there. */
 static int take_place(const struct options *options, struct control_place *place, struct error *error)
 {
-	int r = control_place_take(&options->control, options_name(options), options->name != NULL, place, error);
+	/* Under another supervisor of ours the one that we replace still has the name, and goes when we are ready. */
+	bool fixed_name = options->name && !getenv("HANDOFF_GENERATION");
+	int r = control_place_take(&options->control, options_name(options), fixed_name, place, error);
 	if (r < 0 && (options->control.path || r == -EADDRINUSE))
 		return r;
 	if (r < 0)

@@ -109,16 +109,6 @@ signal.pause()" "${@:2}"
 	[[ $SENTENCE == '"check" is a word of handoff'*'before the options'* ]]
 }
 
-@test "words of a later version are known and refused, not run as programs" {
-	local word
-	for word in reload status stop list; do
-		attempt "$word"
-		assert_equal "$CODE" 125
-		read_sentence
-		[[ $SENTENCE == "handoff $word "*"this version lacks"*"handoff -- $word"* ]]
-	done
-}
-
 @test "an unknown option is named, with the nearest known one" {
 	refuses 'unknown option --bogus; handoff --help lists them' --bogus
 	refuses 'unknown option -q; *' -q
@@ -127,7 +117,6 @@ signal.pause()" "${@:2}"
 	refuses 'unknown option --Listen; did you mean --listen?' --Listen :0
 	refuses 'unknown option -listen; write --listen' -listen :0
 	refuses 'unknown option --drain-timout; did you mean --drain-timeout?' --drain-timout 5s
-	refuses 'unknown option --workers; *' --workers 4
 	refuses 'unknown option --\\x0a\\x1b\[; *' $'--\n\e['
 }
 

@@ -267,7 +267,7 @@ quiet() {
 	start_unix -- "$TS_BIN"
 	socket=$(inode "$SOCKET")
 	run -125 "$HANDOFF_BIN" run -l "unix:$SOCKET" -- "$TS_BIN" 3>&-
-	assert_output --regexp "^handoff: ts: error: cannot listen on unix:$SOCKET: $SOCKET is in use by [a-z]+ \(pid ($HANDOFF_PID|$(pid_of 1))\)$"
+	assert_output --regexp "^handoff: ts(-[0-9]+)?: error: cannot listen on unix:$SOCKET: $SOCKET is in use by [a-z]+ \(pid ($HANDOFF_PID|$(pid_of 1))\)$"
 	run -125 "$HANDOFF_BIN" check -l "unix:$SOCKET" -- "$TS_BIN" 3>&-
 	assert_output --partial 'is in use by'
 	inode_is "$socket" "$SOCKET"

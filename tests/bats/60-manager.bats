@@ -392,9 +392,9 @@ print("empty", empty, "seen", min(seen, 1), flush=True)
 @test "a second start with the same pid file is refused and names the pid, whatever it would listen on" {
 	start_managed --pid-file "$PID_FILE" -- "$TS_BIN"
 	run -125 "$HANDOFF_BIN" run -l 127.0.0.1:0 --pid-file "$PID_FILE" -- "$TS_BIN" 3>&-
-	assert_output "handoff: ts: error: pid file $PID_FILE belongs to a running process, pid $HANDOFF_PID"
+	assert_output --regexp "^handoff: ts(-[0-9]+)?: error: pid file $PID_FILE belongs to a running process, pid $HANDOFF_PID\$"
 	run -125 "$HANDOFF_BIN" check --pid-file "$PID_FILE" -- "$TS_BIN" 3>&-
-	assert_output "handoff: ts: error: pid file $PID_FILE belongs to a running process, pid $HANDOFF_PID"
+	assert_output --regexp "^handoff: ts(-[0-9]+)?: error: pid file $PID_FILE belongs to a running process, pid $HANDOFF_PID\$"
 	assert_equal "$(cat "$PID_FILE")" "$HANDOFF_PID"
 	stop_gracefully
 }

@@ -34,6 +34,9 @@ common_setup() {
 	unset LISTEN_FDS LISTEN_PID LISTEN_FDNAMES LISTEN_PIDFDID NOTIFY_SOCKET WATCHDOG_PID WATCHDOG_USEC JOURNAL_STREAM
 	export XDG_RUNTIME_DIR="$BATS_TEST_TMPDIR/run"
 	mkdir -m 700 "$XDG_RUNTIME_DIR"
+	# Control sockets too: names in /run/handoff are for the whole machine.
+	export RUNTIME_DIRECTORY="$XDG_RUNTIME_DIR/service"
+	mkdir -m 700 "$RUNTIME_DIRECTORY"
 	started_pids=()
 	HANDOFF_PID=''
 	HANDOFF_LOG="$BATS_TEST_TMPDIR/handoff.log"
