@@ -242,19 +242,6 @@ fewest_seen() {
 	stop_gracefully
 }
 
-@test "never fewer than seven of eight serve while a rolling hand-off rolls back" {
-	third_of_two 'exit 3'
-	start_controlled --workers 8 --rolling --settle 50ms -- "$SERVER"
-	local samples="$BATS_TEST_TMPDIR/samples"
-	start_sampling "$samples"
-	run -1 ctl reload --wait
-	wait_log '\[gen 1\] worker [0-9]+ is ready' 10
-	kill -TERM "$SAMPLER"
-	wait_exit "$SAMPLER"
-	(($(fewest_seen "$samples") >= 7)) || fail "$(fewest_seen "$samples") served"
-	stop_gracefully
-}
-
 @test "a stop in the middle of a rolling hand-off drains both generations" {
 	third_of_two "until [ -e \"$GATE\" ]; do sleep 0.02; done"
 	start_controlled --workers 4 --rolling --settle 50ms -- "$SERVER"
