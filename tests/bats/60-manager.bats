@@ -380,7 +380,8 @@ print("empty", empty, "seen", min(seen, 1), flush=True)
 		wait_log '\[gen 1\] active'
 		kill -TERM "$HANDOFF_PID"
 		wait_exit "$HANDOFF_PID"
-		((number % 3)) || echo 4194000 >"$PID_FILE"
+		# Moved into place: a redirection would itself leave the file empty for an instant.
+		((number % 3)) || { echo 4194000 >"$PID_FILE.new" && mv "$PID_FILE.new" "$PID_FILE"; }
 	done
 	echo end >"$PID_FILE.new"
 	mv "$PID_FILE.new" "$PID_FILE"
